@@ -1,0 +1,187 @@
+"""The family of distortions T that makes views: a declarative pipeline over batches, replayed by its generator's seed.
+
+Axes: B clips, S samples, T frames, M features.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import recorded_augmentation, spectrogram_augmentation, tempo_augmentation, waveform_augmentation
+from .feature_extraction_mbt import SILENT_STD_DB, MBTFeatureExtractor
+
+Step = Mapping[str, Any]
+
+WAVEFORM_DISTORTIONS: dict[str, Callable[..., Tensor]] = {
+    "gain": waveform_augmentation.gain,
+    "polarity": waveform_augmentation.polarity,
+    "gaussian_noise": waveform_augmentation.gaussian_noise,
+    "noise": waveform_augmentation.noise,
+    "babble": waveform_augmentation.babble,
+    "reverberation": waveform_augmentation.reverberation,
+    "equalizer": waveform_augmentation.equalizer,
+    "band_limit": waveform_augmentation.band_limit,
+    "recorded_noise": recorded_augmentation.recorded_noise,
+    "recorded_room": recorded_augmentation.recorded_room,
+    "shift": tempo_augmentation.shift,
+    "speed": tempo_augmentation.speed,
+    "time_stretch": tempo_augmentation.time_stretch,
+    "pitch_shift": tempo_augmentation.pitch_shift,
+}
+FEATURE_DISTORTIONS: dict[str, Callable[..., Tensor]] = {
+    "random_resize_crop": spectrogram_augmentation.random_resize_crop,
+    "mixup": spectrogram_augmentation.mixup,
+    "noise": spectrogram_augmentation.noise,
+    "fader": spectrogram_augmentation.fader,
+    "time_mask": spectrogram_augmentation.time_mask,
+    "frequency_mask": spectrogram_augmentation.frequency_mask,
+}
+FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    Sequence[float]: (
+        "a pair [lowest, highest]",
+        lambda value: isinstance(value, Sequence) and len(value) == 2 and value[0] <= value[1],
+    ),
+    float: ("a number", lambda value: isinstance(value, int | float)),
+    int: ("a whole number", lambda value: isinstance(value, int)),
+    str: ("a text", lambda value: isinstance(value, str)),
+}
+
+
+class MBTAugmentation:
+    """Distorts waveforms, then their features, by two lists of distortions.
+
+    A distortion is a mapping such as `{"name": "fader", "gain": 1.0, "p": 0.5}`: a name of `WAVEFORM_DISTORTIONS` or
+    `FEATURE_DISTORTIONS`, parameters of that function, and the probability `p` (1 by default) with which each clip
+    undergoes it. `{"choose": 2, "of": [...]}` lets each clip undergo so many of the distortions listed, drawn at
+    random.
+
+    All randomness comes from the generator that a call is given, which may live on the CPU whatever the clips' device.
+
+    Args:
+        waveform: distortions of waveforms, in order.
+        features: distortions of features, in order.
+
+    Raises:
+        ValueError: for an unknown distortion or parameter, or a value of the wrong form.
+    """
+
+    def __init__(self, waveform: Sequence[Step] = (), features: Sequence[Step] = ()):
+        for step in waveform:
+            _check_step(step, WAVEFORM_DISTORTIONS)
+        for step in features:
+            _check_step(step, FEATURE_DISTORTIONS)
+        self.waveform = deepcopy(list(waveform))
+        self.features = deepcopy(list(features))
+
+    def __call__(
+        self,
+        waveforms: Tensor,
+        extractor: MBTFeatureExtractor,
+        generator: torch.Generator,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """One view of each clip: the distorted features of its distorted waveform, normalised.
+
+        Args:
+            waveforms: (B, S) on any device.
+            extractor: gives the features.
+            generator: source of all randomness.
+            lengths: (B,) samples in each clip; all of S by default.
+
+        Returns:
+            features (B, T, M) and mask (B, T), as the model reads them.
+        """
+        waveforms = self.distort_waveforms(waveforms, extractor.sampling_rate, generator)
+        features, mask = extractor.extract(waveforms, lengths)
+        return extractor.normalize(self.distort_features(features, generator), mask), mask
+
+    @torch.no_grad()
+    def distort_waveforms(self, waveforms: Tensor, sampling_rate: int, generator: torch.Generator) -> Tensor:
+        """(B, S) at a rate in Hz to (B, S)."""
+
+        def distort(name: str, clips: Tensor, strengths: Step) -> Tensor:
+            return WAVEFORM_DISTORTIONS[name](clips, sampling_rate, generator, **strengths)
+
+        return _distort(waveforms, self.waveform, distort, generator)
+
+    @torch.no_grad()
+    def distort_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, T, M) in dB, as of `MBTFeatureExtractor.extract`, to the same.
+
+        The features are standardised clip by clip in front of the distortions and put back to the clip's level and
+        contrast behind them, so that mixing weighs soft and loud clips alike. Frames past a clip's end are silence.
+        """
+        if not self.features:
+            return features
+
+        def distort(name: str, clips: Tensor, strengths: Step) -> Tensor:
+            return FEATURE_DISTORTIONS[name](clips, generator, **strengths)
+
+        std, mean = torch.std_mean(features, dim=(1, 2), keepdim=True, correction=0)
+        standardised = (features - mean) / std.clamp(min=SILENT_STD_DB)
+        return _distort(standardised, self.features, distort, generator) * std + mean
+
+    def to_dict(self) -> dict[str, list[Step]]:
+        """The two lists, ready for JSON or YAML."""
+        return deepcopy({"waveform": self.waveform, "features": self.features})
+
+    @classmethod
+    def from_dict(cls, lists: Mapping[str, Sequence[Step]]) -> "MBTAugmentation":
+        """The pipeline whose `to_dict` is given."""
+        return cls(**lists)
+
+
+def _distort(
+    clips: Tensor,
+    steps: Sequence[Step],
+    distort: Callable[[str, Tensor, Step], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    for step in steps:
+        for distortion, is_chosen in _draw_lots(step, len(clips), generator):
+            strengths = {name: value for name, value in distortion.items() if name not in ("name", "p")}
+            if is_chosen.all():
+                clips = distort(distortion["name"], clips, strengths)
+            elif is_chosen.any():
+                chosen = is_chosen.nonzero().flatten().to(clips.device)
+                clips = clips.index_copy(0, chosen, distort(distortion["name"], clips[chosen], strengths))
+    return clips
+
+
+def _draw_lots(step: Step, num_clips: int, generator: torch.Generator) -> Iterator[tuple[Step, Tensor]]:
+    """Each distortion of a step with the clips (B,) that undergo it, as booleans on the generator's device."""
+    distortions = step.get("of", [step])
+    ranks = torch.rand(len(distortions), num_clips, generator=generator, device=generator.device).argsort(0).argsort(0)
+    for distortion, rank in zip(distortions, ranks, strict=True):
+        luck = torch.rand(num_clips, generator=generator, device=generator.device)
+        yield distortion, (rank < step.get("choose", 1)) & (luck < distortion.get("p", 1.0))
+
+
+def _check_step(step: Step, distortions: Mapping[str, Callable[..., Tensor]]):
+    if "choose" in step and (set(step) != {"choose", "of"} or not 1 <= step["choose"] <= len(step["of"])):
+        raise ValueError(f"Write {{'choose': n, 'of': [at least n distortions]}}, not {step}.")
+    for distortion in step.get("of", [step]):
+        _check_distortion(distortion, distortions)
+
+
+def _check_distortion(step: Step, distortions: Mapping[str, Callable[..., Tensor]]):
+    name = step.get("name", "")
+    if name not in distortions:
+        raise ValueError(f"There is no distortion {name!r} here, but there are {', '.join(distortions)}.")
+    parameters = inspect.signature(distortions[name]).parameters.values()
+    kinds = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY} | {"p": float}
+    required = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty}
+    if missing := required - set(step):
+        raise ValueError(f"{name!r} needs {', '.join(missing)}.")
+    for parameter, value in step.items():
+        if parameter not in kinds and parameter != "name":
+            raise ValueError(f"{name!r} has no parameter {parameter!r}, but it has {', '.join(kinds)}.")
+        form, has_form = FORMS[kinds.get(parameter, str)]
+        if not has_form(value):
+            raise ValueError(f"{parameter!r} of {name!r} is {form}, not {value}.")
+    if not 0 <= step.get("p", 1.0) <= 1:
+        raise ValueError(f"The probability 'p' of {name!r} lies between 0 and 1, not at {step['p']}.")

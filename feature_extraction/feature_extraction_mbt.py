@@ -1,0 +1,300 @@
+"""Waveforms to log-power features, mel or linear: batched, masked, on any device.
+
+The signal's mathematics are the pure functions of this file; `MBTFeatureExtractor` holds their numbers and speaks the
+language of transformers' audio feature extractors.
+
+Axes: B clips, S samples, T frames, F bins of the Fourier transform, M features (mel bands, or the bins that are kept).
+Frame t is centred on sample t * hop_length, so a clip of `length` samples has 1 + length // hop_length frames.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+BANDS_PER_BLOCK = 16
+SILENT_STD_DB = 1e-3  # a clip that varies less than this is silent
+
+RawClip = Sequence[float] | np.ndarray | Tensor
+
+
+def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
+    """Squared magnitude of the centred short-time Fourier transform under a periodic Hann window.
+
+    Waveforms (B, S) become (B, T, F), with T = 1 + S // hop_length and F = n_fft // 2 + 1. Zeros, not a reflection,
+    stand on both sides of the samples: a clip has the same frames where its tensor ends and where zeros pad it.
+    """
+    window = torch.hann_window(win_length, device=waveforms.device)
+    spectrum = torch.stft(
+        waveforms, n_fft, hop_length, win_length, window, center=True, pad_mode="constant", return_complex=True
+    ).mT  # the order in memory
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def mel_filterbank(num_mels: int, n_fft: int, sampling_rate: int, min_hz: float, max_hz: float) -> np.ndarray:
+    """Triangles of height 1, evenly spaced on the mel scale m = 2595 log10(1 + f / 700) (O'Shaughnessy, 1987).
+
+    Weights (F, M) in float64. The first triangle rises from `min_hz`, the last one falls to `max_hz`.
+    """
+    min_mel, max_mel = (2595 * math.log10(1 + frequency / 700) for frequency in (min_hz, max_hz))
+    corners = 700 * (10 ** (np.linspace(min_mel, max_mel, num_mels + 2) / 2595) - 1)
+    left, peak, right = corners[:-2], corners[1:-1], corners[2:]
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)[:, None]
+    rising = (frequencies - left) / (peak - left)
+    falling = (right - frequencies) / (right - peak)
+    return np.minimum(rising, falling).clip(min=0)
+
+
+def frame_mask(lengths: Tensor, num_frames: int, hop_length: int) -> Tensor:
+    """(B, T) booleans, true for the frames that belong to clips of so many samples (B,)."""
+    return torch.arange(num_frames, device=lengths.device) <= (lengths // hop_length)[:, None]
+
+
+def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
+    """Give each clip of features (B, T, M) in dB mean 0 and standard deviation 1; silence becomes 0.
+
+    The mask (B, T) of booleans says which frames are the clip's own: they alone count, the others become 0.
+    """
+    mask = mask[..., None]
+    count = mask.sum(1, keepdim=True) * features.shape[-1]
+    mean = (features * mask).sum((1, 2), keepdim=True) / count
+    centred = (features - mean) * mask
+    std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+    return centred / std.clamp(min=SILENT_STD_DB)
+
+
+@lru_cache(maxsize=16)
+def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
+    """The filterbank in groups of neighbouring bands, each with only the bins it hears: a quarter of the matrix."""
+    filterbank = torch.tensor(mel_filterbank(*mel_arguments), dtype=torch.float32, device=device)
+    blocks = []
+    for weights in filterbank.split(BANDS_PER_BLOCK, dim=1):
+        heard = weights.any(1).nonzero()
+        bins = slice(int(heard[0]), int(heard[-1]) + 1)
+        blocks.append((bins, weights[bins].contiguous()))
+    return blocks
+
+
+class MBTFeatureExtractor(SequenceFeatureExtractor):
+    """Turns waveforms into the features that an MBT model reads: (B, T, M) log-mels, or linear log-power spectra.
+
+    Features are in dB, then normalised: by `mean` and `std` where these are given (statistics of a data set), else
+    each clip by its own. A clip has the same features alone and in a batch of longer ones. Settings that contradict
+    one another raise a ValueError.
+
+    Args:
+        feature_size: M, the number of mel bands, or of Fourier bins from `min_frequency` to `max_frequency`.
+        sampling_rate: in Hz.
+        hop_length: distance between frames in samples.
+        win_length: length of the Hann window in samples.
+        n_fft: length of the Fourier transform in samples, even, at least `win_length`.
+        frequency_scale: "mel" or "linear".
+        min_frequency: lowest frequency in Hz.
+        max_frequency: highest frequency in Hz, at most half the sampling rate.
+        power_floor: power below which everything is silence; the default lies at the noise of 16-bit samples.
+        padding_value: value of the frames past a clip's end.
+        do_normalize: whether to normalise at all.
+        mean: mean of the data set's features in dB: one number, or one for each of the M features.
+        std: standard deviation of the data set's features in dB, likewise.
+        **kwargs: what `transformers.SequenceFeatureExtractor` keeps, such as `return_attention_mask`.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]  # noqa: RUF012 (transformers declares it so)
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 16000,
+        hop_length: int = 160,
+        win_length: int = 400,
+        n_fft: int = 512,
+        frequency_scale: str = "mel",
+        min_frequency: float = 60.0,
+        max_frequency: float = 7800.0,
+        power_floor: float = 1e-8,
+        padding_value: float = 0.0,
+        do_normalize: bool = True,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
+        **kwargs,
+    ):
+        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
+        self.hop_length, self.win_length, self.n_fft = hop_length, win_length, n_fft
+        self.frequency_scale, self.min_frequency, self.max_frequency = frequency_scale, min_frequency, max_frequency
+        self.power_floor, self.do_normalize, self.mean, self.std = power_floor, do_normalize, mean, std
+        self._check_settings()
+
+    def __call__(
+        self,
+        raw_speech: RawClip | Sequence[RawClip],
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> BatchFeature:
+        """Features of one clip or of a batch of clips.
+
+        Args:
+            raw_speech: floats in [-1, 1]: one clip as a list, array or tensor (S,), or a batch of clips as a list of
+                these or as one array or tensor (B, S).
+            sampling_rate: the clips' rate in Hz, checked against the extractor's.
+            padding: True or "longest" pads to the longest clip, "max_length" to `max_length`; False or "do_not_pad"
+                returns each clip with its own number of frames.
+            max_length: in samples.
+            truncation: whether to cut clips to `max_length`.
+            pad_to_multiple_of: rounds the padded length up to a multiple of so many samples.
+            return_attention_mask: whether to return the mask; by default the extractor's own setting.
+            return_tensors: "pt" for tensors, which stay on `device`, "np" for arrays, None for lists of arrays.
+            device: where to compute.
+
+        Returns:
+            `input_features` (B, T, M) float32 and `attention_mask` (B, T) int64, 1 for a clip's own frames.
+
+        Raises:
+            ValueError: for another sampling rate, and for clips that are empty, shorter than a window, of several
+                channels, not of floats, or that hold NaN or infinity.
+        """
+        self._check_sampling_rate(sampling_rate)
+        clips = [self._as_clip(clip, index) for index, clip in enumerate(_as_batch(raw_speech))]
+        if (truncation or padding == "max_length") and max_length is None:
+            raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
+        if truncation:
+            clips = [clip[:max_length] for clip in clips]
+        waveforms = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(device)
+        num_samples = max(waveforms.shape[1], max_length or 0) if padding == "max_length" else waveforms.shape[1]
+        num_samples += -num_samples % (pad_to_multiple_of or 1)
+        waveforms = torch.nn.functional.pad(waveforms, (0, num_samples - waveforms.shape[1]))
+        if len(unusable := (~waveforms.sum(1).isfinite()).nonzero()):
+            raise ValueError(f"Clip {int(unusable[0])} holds NaN or infinity: repair the recording or leave it out.")
+        lengths = torch.tensor([len(clip) for clip in clips], device=device)
+        features, mask = self.extract(waveforms, None if (lengths == num_samples).all() else lengths)
+        outputs: dict[str, Any] = {"input_features": self.normalize(features, mask)}
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            outputs["attention_mask"] = mask
+        if padding in (False, "do_not_pad"):
+            ends = mask.sum(1).tolist()
+            outputs = {name: [x[:end] for x, end in zip(xs, ends, strict=True)] for name, xs in outputs.items()}
+        return _package(outputs, return_tensors)
+
+    @torch.no_grad()
+    def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features in dB, not yet normalised, on the waveforms' device; nothing is checked.
+
+        Args:
+            waveforms: (B, S), padded at the end; what stands past `lengths` is ignored.
+            lengths: (B,) samples in each clip; all of S by default.
+
+        Returns:
+            features (B, T, M) float32, at the floor past a clip's end, and mask (B, T) int64.
+        """
+        if lengths is not None:
+            samples = torch.arange(waveforms.shape[1], device=waveforms.device)
+            waveforms = waveforms.masked_fill(samples >= lengths[:, None], 0)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            power = power_spectrogram(waveforms.float(), self.n_fft, self.win_length, self.hop_length)
+            features = self._on_scale(power).clamp(min=self.power_floor).log10().mul_(10)
+        if lengths is None:
+            return features, torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
+        mask = frame_mask(lengths, features.shape[1], self.hop_length)
+        return features.masked_fill_(~mask[..., None], 10 * math.log10(self.power_floor)), mask.long()
+
+    @torch.no_grad()
+    def normalize(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, T, M) in dB as the model reads them: normalised, `padding_value` where mask (B, T) is 0."""
+        mask = mask.bool()
+        if self.do_normalize and self.mean is None:
+            features = normalize_clips(features, mask)
+        elif self.do_normalize:
+            features = (features - features.new_tensor(self.mean)) / features.new_tensor(self.std)
+        return features.masked_fill(~mask[..., None], self.padding_value)
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "MBTFeatureExtractor":
+        """Set `mean` and `std` to those of a data set: batches of waveforms (B, S) and lengths (B,) or None."""
+        count, total, total_of_squares = 0, 0.0, 0.0
+        for waveforms, lengths in batches:
+            features, mask = self.extract(waveforms, lengths)
+            own_features = features[mask.bool()].double()
+            count += own_features.numel()
+            total += own_features.sum().item()
+            total_of_squares += own_features.square().sum().item()
+        self.mean = total / count
+        self.std = math.sqrt(total_of_squares / count - self.mean**2)
+        return self
+
+    def _on_scale(self, power: Tensor) -> Tensor:
+        """(B, T, F) to (B, T, M)."""
+        if self.frequency_scale == "linear":
+            return power[..., self._kept_bins()]
+        blocks = _mel_blocks(self._mel_arguments(), power.device)
+        return torch.cat([power[..., bins] @ weights for bins, weights in blocks], dim=-1)
+
+    def _kept_bins(self) -> slice:
+        hz_per_bin = self.sampling_rate / self.n_fft
+        return slice(math.ceil(self.min_frequency / hz_per_bin), math.floor(self.max_frequency / hz_per_bin) + 1)
+
+    def _mel_arguments(self) -> tuple:
+        return self.feature_size, self.n_fft, self.sampling_rate, self.min_frequency, self.max_frequency
+
+    def _check_settings(self):
+        low, high, nyquist = self.min_frequency, self.max_frequency, self.sampling_rate / 2
+        if self.frequency_scale not in ("mel", "linear"):
+            raise ValueError(f"`frequency_scale` is 'mel' or 'linear', not {self.frequency_scale!r}.")
+        if self.n_fft % 2 or self.n_fft < self.win_length:
+            raise ValueError(f"`n_fft` must be even and at least `win_length` = {self.win_length}, not {self.n_fft}.")
+        if not 0 <= low < high <= nyquist:
+            raise ValueError(f"Frequencies lie between 0 and {nyquist:g} Hz: {low:g} to {high:g} Hz is no such range.")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("Give both `mean` and `std`, or neither to normalise each clip by itself.")
+        if self.padding_side != "right":
+            raise ValueError("Clips are padded at their end: leave `padding_side` at 'right'.")
+        if self.frequency_scale == "mel" and not mel_filterbank(*self._mel_arguments()).any(axis=0).all():
+            raise ValueError("Some mel bands lie between two Fourier bins: lower `feature_size` or raise `n_fft`.")
+        num_bins = self._kept_bins().stop - self._kept_bins().start
+        if self.frequency_scale == "linear" and self.feature_size != num_bins:
+            raise ValueError(f"Set `feature_size` to {num_bins}, the Fourier bins from {low:g} to {high:g} Hz.")
+
+    def _check_sampling_rate(self, sampling_rate: int | None):
+        if sampling_rate is None:
+            logger.warning(f"Pass `sampling_rate`: audio of another rate than {self.sampling_rate} Hz goes unnoticed.")
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"This extractor hears {self.sampling_rate} Hz and was given {sampling_rate} Hz: resample first, "
+                f"for example with `to_waveform(audio, {self.sampling_rate})`."
+            )
+
+    def _as_clip(self, clip: RawClip, index: int) -> Tensor:
+        """A clip (S,) as float32."""
+        waveform = clip if isinstance(clip, Tensor) else torch.tensor(np.asarray(clip))
+        if waveform.ndim != 1:
+            raise ValueError(f"Clip {index} has the shape {tuple(waveform.shape)}: pass one channel, (samples,).")
+        if len(waveform) < self.win_length:
+            raise ValueError(f"Clip {index} has {len(waveform)} samples: pass at least a window, {self.win_length}.")
+        if not waveform.is_floating_point():
+            raise ValueError(f"Clip {index} holds {waveform.dtype}: pass floats in [-1, 1].")
+        return waveform.float()
+
+
+def _as_batch(raw_speech) -> list[RawClip]:
+    if len(raw_speech) == 0:
+        raise ValueError("There is no audio here: pass at least one clip.")
+    return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+
+
+def _package(outputs: dict[str, Any], return_tensors: str | None) -> BatchFeature:
+    """Tensors as they are where tensors are wanted, else arrays, one for each clip."""
+    if return_tensors == "pt" and all(isinstance(clips, Tensor) for clips in outputs.values()):
+        return BatchFeature(outputs)
+    arrays = {name: [clip.cpu().numpy() for clip in clips] for name, clips in outputs.items()}
+    return BatchFeature(arrays, tensor_type=return_tensors)

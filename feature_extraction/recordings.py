@@ -1,0 +1,124 @@
+"""Sets of recordings: a folder, a data set on disk or on the Hub, as a `DatasetDict` whose audio is not decoded here.
+
+``load_dataset("audiofolder")`` needs FFmpeg, so plain sound files are found by `scan_folder`, also those of a data set
+on the Hub.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+from huggingface_hub import snapshot_download
+
+from .recording_folder import METADATA_NAMES, scan_folder
+
+
+def load_recordings(
+    train_dir: str | os.PathLike | None = None,
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    *,
+    split: str | None = None,
+    audio_column_name: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+) -> tuple[DatasetDict, str]:
+    """Find recordings, and return them with the name of their audio column.
+
+    Args:
+        train_dir: a folder of sound files; or
+        dataset_name: a data set on the Hub, a local folder of parquet files, or one written by ``save_to_disk``.
+        dataset_config_name: which configuration of it.
+        split: which split of it, as ``load_dataset`` has them ("train.100+train.360"); by default all.
+        audio_column_name: where the audio is; by default the column of type ``Audio``, or the one called "audio".
+        revision: branch, tag or commit of a data set on the Hub.
+        token: for a private data set on the Hub.
+        cache_dir: where data sets from the Hub are kept, instead of the cache of `datasets`.
+
+    Returns:
+        The parts (all in "train" where there are none), and the audio column. Its values go to `to_waveform` as they
+        are: they are not decoded by `datasets`.
+
+    Raises:
+        ValueError: when there is nothing to read, or the layout or the audio column is not clear.
+    """
+    if (train_dir is None) == (dataset_name is None):
+        raise ValueError("Name one source of recordings: train_dir (a folder) or dataset_name (a data set).")
+    if train_dir is not None:
+        dataset = scan_folder(train_dir)
+    elif os.path.isdir(str(dataset_name)):
+        dataset = _load_local(str(dataset_name), dataset_config_name, split, cache_dir)
+    else:
+        dataset = _load_from_hub(str(dataset_name), dataset_config_name, split, revision, token, cache_dir)
+    audio_column = find_audio_column(next(iter(dataset.values())), audio_column_name)
+    return _without_decoding(dataset), audio_column
+
+
+def find_audio_column(dataset: Dataset, audio_column_name: str | None = None) -> str:
+    """Return the audio column: the one asked for, or the only one of type ``Audio``, or the one called "audio"."""
+    columns = dataset.column_names
+    if audio_column_name is not None:
+        if audio_column_name not in columns:
+            raise ValueError(f"There is no column {audio_column_name!r}: the columns are {', '.join(columns)}.")
+        return audio_column_name
+    found = [name for name, feature in dataset.features.items() if isinstance(feature, Audio)]
+    found = found or [name for name, feature in dataset.features.items() if _looks_like_audio(feature)]
+    if "audio" in found or (not found and "audio" in columns):
+        return "audio"
+    if len(found) != 1:
+        raise ValueError(
+            f"The audio column is not clear: name it with audio_column_name. The columns are {', '.join(columns)}."
+        )
+    return found[0]
+
+
+def _looks_like_audio(feature: Any) -> bool:
+    return isinstance(feature, Mapping) and (
+        {"bytes", "path"} <= set(feature) or {"array", "sampling_rate"} <= set(feature)
+    )
+
+
+def _load_local(folder: str, config_name: str | None, split: str | None, cache_dir: str | None) -> DatasetDict:
+    root = Path(folder)
+    if (root / "dataset_dict.json").exists() or (root / "state.json").exists():
+        return _chosen(_as_parts(load_from_disk(folder)), split)
+    if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
+        return _as_parts(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
+    return _chosen(scan_folder(folder), split)
+
+
+def _load_from_hub(
+    name: str,
+    config_name: str | None,
+    split: str | None,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | None,
+) -> DatasetDict:
+    source = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    builder = load_dataset_builder(name, config_name, **source)
+    if builder.name == "audiofolder":  # plain sound files, which `datasets` reads with FFmpeg only
+        return _chosen(scan_folder(snapshot_download(name, repo_type="dataset", **source)), split)
+    return _as_parts(load_dataset(name, config_name, split=split, **source))
+
+
+def _chosen(parts: DatasetDict, split: str | None) -> DatasetDict:
+    if split is None:
+        return parts
+    if split not in parts:
+        raise ValueError(f"There is no split {split!r}: there are {', '.join(map(str, parts))}.")
+    return DatasetDict({"train": parts[split]})
+
+
+def _as_parts(dataset: Any) -> DatasetDict:
+    return dataset if isinstance(dataset, DatasetDict) else DatasetDict({"train": dataset})
+
+
+def _without_decoding(dataset: DatasetDict) -> DatasetDict:
+    for column, feature in next(iter(dataset.values())).features.items():
+        if isinstance(feature, Audio):
+            dataset = dataset.cast_column(column, Audio(sampling_rate=feature.sampling_rate, decode=False))
+    return dataset

@@ -1,0 +1,98 @@
+"""Every number of an MBT model: encoder, projector, objective."""
+
+from dataclasses import field
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class MBTConfig(PreTrainedConfig):
+    r"""Configuration of the convolutional encoder, the projector and the redundancy-reduction objective.
+
+    The defaults are the `strong` encoder: four strided 3x3 convolutions that keep the time axis, the frequency axis
+    flattened into two linear layers per frame, mean + max pooling over time (the shape that arXiv 2204.07402 found
+    best for audio). The `faithful` preset sets the one-channel ResNet-50 layout that fits the 2048 latents of
+    arXiv 2309.03619.
+
+    Args:
+        num_mel_bins (`int`, *optional*, defaults to 64):
+            Frequency bins M of the input features, (B, T, M): the extractor's `feature_size`.
+        embedding_size (`int`, *optional*):
+            Channels of a 7x7 stem convolution followed by a 3x3 max pooling, each of stride 2 in time and frequency.
+            `None` leaves the stem out.
+        layer_type (`str`, *optional*, defaults to `"plain"`):
+            `"plain"` (one 3x3 convolution a layer) or `"bottleneck"` (the residual layer of ResNet-50).
+        hidden_sizes (`list[int]`, *optional*, defaults to `[64, 128, 192, 256]`):
+            Channels of each stage.
+        depths (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
+            Layers of each stage.
+        time_strides (`list[int]`, *optional*, defaults to `[2, 2, 1, 1]`):
+            Stride along time of each stage's first layer; their product (times 4 with a stem) is the number of input
+            frames per output frame.
+        frequency_strides (`list[int]`, *optional*, defaults to `[2, 2, 2, 2]`):
+            Stride along frequency of each stage's first layer.
+        frame_hidden_sizes (`list[int]`, *optional*, defaults to `[512, 512]`):
+            Widths of the linear layers over each frame's flattened channels and frequencies. Empty: the mean over
+            frequency instead, without linear layers.
+        pooling_mode (`str`, *optional*, defaults to `"mean_max"`):
+            `"mean_max"` (the sum of mean and maximum over time) or `"mean"`.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout in front of each per-frame linear layer and in front of the classifier.
+        projector_sizes (`list[int]`, *optional*, defaults to `[1024, 1024, 1024]`):
+            Widths of the projector's linear layers; the last one is D, the dimension of the latents.
+        objective (`str`, *optional*, defaults to `"bt"`):
+            Name of the objective: `"bt"`, `"mbt"` or another of `objectives_mbt.OBJECTIVES`.
+        redundancy_loss_weight (`float`, *optional*, defaults to 0.005):
+            lambda, the weight of the off-diagonal (redundancy) term of BT and MBT.
+        latent_normalization (`str`, *optional*):
+            What is done to the latents in front of the objective: `"none"`, `"batch"`, `"l2"`, `"layer"`, `"group"`
+            or `"whitening"`. `None` takes the objective's own.
+        latent_normalization_strength (`float`, *optional*, defaults to 1.0):
+            alpha in z / ||z||^alpha of the `"l2"` normalisation: 0 is BT, 1 is MBT.
+        objective_kwargs (`dict`, *optional*):
+            Further arguments of the objective, by the names of its function.
+
+    Raises:
+        `ValueError` (as `StrictDataclassClassValidationError`): the lists of the stages differ in length, a size or
+        a stride is not positive, or the frequency axis vanishes.
+    """
+
+    model_type = "mbt"
+
+    num_mel_bins: int = 64
+    embedding_size: int | None = None
+    layer_type: Literal["plain", "bottleneck"] = "plain"
+    hidden_sizes: list[int] = field(default_factory=lambda: [64, 128, 192, 256])
+    depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
+    time_strides: list[int] = field(default_factory=lambda: [2, 2, 1, 1])
+    frequency_strides: list[int] = field(default_factory=lambda: [2, 2, 2, 2])
+    frame_hidden_sizes: list[int] = field(default_factory=lambda: [512, 512])
+    pooling_mode: Literal["mean_max", "mean"] = "mean_max"
+    hidden_dropout_prob: float | int = 0.0
+    projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
+    objective: str = "bt"
+    redundancy_loss_weight: float | int = 0.005
+    latent_normalization: str | None = None
+    latent_normalization_strength: float | int = 1.0
+    objective_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width H of the representation."""
+        return (self.frame_hidden_sizes or self.hidden_sizes)[-1]
+
+    def validate_encoder(self):
+        """Part of `@strict`: runs at construction and at save."""
+        stages = [self.hidden_sizes, self.depths, self.time_strides, self.frequency_strides]
+        if len({len(stage) for stage in stages}) != 1 or not self.hidden_sizes:
+            raise ValueError(
+                "`hidden_sizes`, `depths`, `time_strides` and `frequency_strides` need one entry for each stage, "
+                f"and have {[len(stage) for stage in stages]}: give lists of one length."
+            )
+        sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes, [self.num_mel_bins]]
+        if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
+            raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
+        if not 0 <= self.hidden_dropout_prob < 1:
+            raise ValueError(f"`hidden_dropout_prob` must lie in [0, 1) and is {self.hidden_dropout_prob}.")

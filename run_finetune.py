@@ -1,0 +1,319 @@
+"""Classify speech with few labels: fine-tune encoders, or fit a linear head on them, and compare with controls.
+
+    accelerate launch run_finetune.py --model_name_or_path runs/mine --train_dir DIR --label_column_name speaker \
+        --output_dir runs/speaker --freeze_encoder
+    python run_finetune.py --model_name_or_path runs/bt runs/mbt random stats --label_fraction 0.05 1 --seed 0 1 2 ...
+
+Axes: N clips, H features of a representation, K classes.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from datasets import DatasetDict, concatenate_datasets
+from transformers import AutoFeatureExtractor
+
+from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from feature_extraction.crops import ClipDataset
+from feature_extraction.splits import SPLIT_ALIASES, encode_labels, split_dataset
+from modeling_mbt import MBTConfig, MBTForSequenceClassification
+from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
+from training_mbt.classification import Classifier, LabelledSpeech, fit_frozen, fit_full
+from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
+from training_mbt.hub import push_to_hub
+from training_mbt.label_fractions import select_label_fraction
+from training_mbt.loop import create_accelerator
+from training_mbt.presets import PRESETS
+from training_mbt.speech_data import choose_part, index_speech, open_recordings
+
+PARTS = tuple(SPLIT_ALIASES)
+RESULTS_NAME = "results.jsonl"
+CONTROLS = ("random", "supervised", "stats")
+# What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
+AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
+
+
+@dataclass
+class FinetuneArguments(RunArguments):
+    """Arguments of fine-tuning."""
+
+    model_name_or_path: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Pre-trained models (folders or Hub names), and the controls `random` (an encoder as it is "
+                  "initialised), `supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
+                  "nargs": "+"},
+    )  # fmt: skip
+    label_column_name: str = field(default="label", metadata={"help": "The column to predict."})
+    split_column_name: str | None = field(
+        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
+    )
+    label_fraction: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "Shares of the training labels to learn from.", "nargs": "+"}
+    )
+    seed: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "Seeds of label choice, new weights and data order."}
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, "
+                  "instead of training the whole network; steps, learning rate and the like then play no part."},
+    )  # fmt: skip
+    max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this."})
+    preset: str = field(
+        default="strong",
+        metadata={"help": "Architecture of the controls, where no pre-trained model gives it.",
+                  "choices": sorted(PRESETS)},
+    )  # fmt: skip
+    augmentation: str | None = field(
+        default=None,
+        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency."},
+    )
+    eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the data."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per process and step."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.model_name_or_path:
+            raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
+        if self.freeze_encoder and "supervised" in self.model_name_or_path:
+            raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
+        if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):
+            raise ValueError(
+                "`random` and `stats` have no encoder to train: add --freeze_encoder, or name `supervised`."
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One classifier: which encoder, how many labels, which seed."""
+
+    method: str
+    label_fraction: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder name, unique within a sweep."""
+        digest = hashlib.sha256(self.method.encode()).hexdigest()[:6]
+        return f"{Path(self.method).name}-{digest}-{self.label_fraction:g}-seed{self.seed}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fit every classifier asked for; leave the results and, at the top, the best model on validation."""
+    args = parse_arguments(FinetuneArguments, argv)
+    accelerator = create_accelerator(args, "finetune", args.seed[0])
+    extractor = load_extractor(args)
+    speech = load_labelled_speech(args, accelerator, extractor)
+    announce(args, accelerator, speech)
+    runs = [Run(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
+    done = read_results(args)
+    for number, run in enumerate(runs):
+        if any(line["run"] == run.name for line in done):
+            continue
+        set_seed(run.seed)
+        output_dir = Path(args.output_dir) if len(runs) == 1 else Path(args.output_dir, "runs", run.name)
+        classifier, num_train = classify(args, accelerator, speech, extractor, run, output_dir)
+        accelerator.print(
+            f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({num_train} clips), "
+            f"seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
+        )
+        if accelerator.is_main_process:
+            save_if_best(args, extractor, classifier, done)
+            done.append(write_result(args, speech, run, classifier, num_train))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        report(args, done)
+        push_to_hub(args)
+
+
+def load_extractor(args: FinetuneArguments) -> MBTFeatureExtractor:
+    """Load the extractor of the first pre-trained model, or create the preset's; the controls hear what it hears."""
+    pretrained = [name for name in args.model_name_or_path if name not in CONTROLS]
+    return AutoFeatureExtractor.from_pretrained(pretrained[0]) if pretrained else PRESETS[args.preset].extractor()
+
+
+def load_labelled_speech(
+    args: FinetuneArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor
+) -> LabelledSpeech:
+    """Find recordings, labels and parts; leave out what cannot be read, if asked to."""
+    parts, audio_column = open_recordings(args, accelerator)
+    if args.train_split_name is not None or "labelled" in parts:
+        parts = DatasetDict({"train": choose_part(parts, [args.train_split_name, "labelled"])})
+    good = {
+        name: index_speech(args, accelerator, part, audio_column, decode=True).dataset for name, part in parts.items()
+    }
+    recordings = next(iter(good.values())) if len(good) == 1 else DatasetDict(good)
+    split = split_dataset(recordings, args.label_column_name, split_column=args.split_column_name)
+    clips = concatenate_datasets([split[part] for part in PARTS])
+    index = index_speech(args, accelerator, clips, audio_column, decode=False)
+    label_names, train_labels = encode_labels(split["train"], args.label_column_name)
+    others = [encode_labels(split[part], args.label_column_name, label_names)[1] for part in PARTS[1:]]
+    ends = np.cumsum([len(split[part]) for part in PARTS])
+    datasets = [
+        ClipDataset(
+            index.dataset,
+            audio_column,
+            index.seconds,
+            np.concatenate([train_labels, *others]),
+            sampling_rate=extractor.sampling_rate,
+            max_seconds=args.max_length_seconds,
+            random_start=random_start,
+            seed=args.seed[0],
+        )
+        for random_start in (False, True)
+    ]
+    rows = {part: np.arange(end - len(split[part]), end) for part, end in zip(PARTS, ends, strict=True)}
+    return LabelledSpeech(datasets[0], datasets[1], label_names, rows, index.fingerprint)
+
+
+def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech) -> None:
+    """Say what is to be learnt from what."""
+    sizes = ", ".join(f"{len(speech.rows[part])} {part}" for part in PARTS)
+    accelerator.print(
+        f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips; always naming the "
+        f"most frequent class scores {100 * speech.chance():.1f} %."
+    )
+
+
+def classify(
+    args: FinetuneArguments,
+    accelerator: Accelerator,
+    speech: LabelledSpeech,
+    extractor: MBTFeatureExtractor,
+    run: Run,
+    output_dir: Path,
+) -> tuple[Classifier, int]:
+    """Fit one classifier; gives it and the number of its training clips."""
+    train_rows = speech.rows["train"]
+    chosen = select_label_fraction(speech.clips.labels[train_rows], run.label_fraction, run.seed)
+    train_rows = train_rows[chosen]
+    model = None if run.method == "stats" else load_model(args, run, speech.label_names)
+    if args.freeze_encoder:
+        features = represent(args, accelerator, speech, extractor, model)
+        return fit_frozen(speech, features, train_rows, model), len(train_rows)
+    assert model is not None
+    output_dir.mkdir(parents=True, exist_ok=True)
+    classifier = fit_full(
+        args,
+        accelerator,
+        speech,
+        train_rows,
+        model,
+        extractor,
+        MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION),
+        output_dir=output_dir,
+        seed=run.seed,
+        eval_steps=args.eval_steps,
+        description=f"{run.method} seed {run.seed}",
+    )
+    accelerator.free_memory()
+    return classifier, len(train_rows)
+
+
+def load_model(args: FinetuneArguments, run: Run, label_names: list[str]) -> MBTForSequenceClassification:
+    """Load a pre-trained encoder under a new classifier, or initialise one of the same architecture."""
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: number for number, name in enumerate(label_names)},
+    }
+    if run.method not in CONTROLS:
+        return MBTForSequenceClassification.from_pretrained(run.method, **labels)
+    pretrained = [name for name in args.model_name_or_path if name not in CONTROLS]
+    if pretrained:
+        return MBTForSequenceClassification(MBTConfig.from_pretrained(pretrained[0], **labels))
+    return MBTForSequenceClassification(PRESETS[args.preset].config(**labels))
+
+
+def represent(
+    args: FinetuneArguments,
+    accelerator: Accelerator,
+    speech: LabelledSpeech,
+    extractor: MBTFeatureExtractor,
+    model: MBTForSequenceClassification | None,
+) -> np.ndarray:
+    """Represent all clips by the frozen encoder, (N, H), from the cache if this was done before."""
+    key = {
+        "audio": speech.fingerprint,
+        "max_length_seconds": args.max_length_seconds,
+        "extractor": extractor.to_dict(),
+        "model": None if model is None else model_fingerprint(model.mbt),
+    }
+    return cached_embeddings(
+        key,
+        lambda: embed_clips(
+            accelerator,
+            None if model is None else model.mbt,
+            extractor,
+            speech.clips,
+            batch_size=args.per_device_train_batch_size,
+            num_workers=args.dataloader_num_workers,
+            description="Representing the clips",
+        ),
+    )
+
+
+def settings(args: FinetuneArguments) -> str:
+    """Digest of the arguments that a result depends on, beside its run."""
+    neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
+    values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_results(args: FinetuneArguments) -> list[dict]:
+    """Read the results of earlier calls with the same settings: what is there is not done again."""
+    path = Path(args.output_dir, RESULTS_NAME)
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [line for line in lines if line["settings"] == settings(args)]
+
+
+def write_result(
+    args: FinetuneArguments, speech: LabelledSpeech, run: Run, classifier: Classifier, num_train: int
+) -> dict:
+    """Add a line to results.jsonl."""
+    line = {
+        "run": run.name,
+        "settings": settings(args),
+        "task": args.label_column_name,
+        **dataclasses.asdict(run),
+        "encoder": "frozen" if args.freeze_encoder else "trained",
+        "num_train": num_train,
+        "num_test": len(speech.rows["test"]),
+        "chance": speech.chance(),
+        "validation_accuracy": classifier.validation_accuracy,
+        "accuracy": classifier.accuracy,
+    }
+    with Path(args.output_dir, RESULTS_NAME).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    return line
+
+
+def save_if_best(
+    args: FinetuneArguments, extractor: MBTFeatureExtractor, classifier: Classifier, done: list[dict]
+) -> None:
+    """Save model and extractor at the top of `output_dir` if none before was better on validation."""
+    best = max((line["validation_accuracy"] for line in done if line["method"] != "stats"), default=-1.0)
+    if classifier.model is not None and classifier.validation_accuracy > best:
+        classifier.model.save_pretrained(args.output_dir)
+        extractor.save_pretrained(args.output_dir)
+
+
+def report(args: FinetuneArguments, lines: list[dict]) -> None:
+    """Write results.csv, and print accuracy per method and share of the labels."""
+    table = pd.DataFrame(lines).drop(columns=["run", "settings"])
+    table.to_csv(Path(args.output_dir, "results.csv"), index=False)
+    table["accuracy"] *= 100
+    summary = table.groupby(["method", "label_fraction"], sort=False)["accuracy"].agg(["mean", "std", "count"])
+    print(summary.set_axis(["accuracy %", "std over seeds", "seeds"], axis=1).round(1).to_string())
+    (Path(args.output_dir) / "training_args.json").write_text(json.dumps(asdict(args), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Both scripts from the command line's words to what they leave, on recordings of a few seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
+
+import run_finetune
+import run_pretrain
+from feature_extraction.speech import BadAudioError, to_waveform
+from training_mbt.run_log import read_log
+
+TINY = ["--preset", "tiny", "--per_device_train_batch_size", "8", "--logging_steps", "1", "--warmup_steps", "0"]
+
+
+def pretrain(output_dir, *words):
+    run_pretrain.main([*TINY, "--output_dir", str(output_dir), "--max_steps", "4", *map(str, words)])
+    return Path(output_dir)
+
+
+def finetune(output_dir, model, *words):
+    run_finetune.main(
+        ["--model_name_or_path", *map(str, np.atleast_1d(model)), "--output_dir", str(output_dir), "--logging_steps",
+         "1", "--per_device_train_batch_size", "8", "--preset", "tiny", *map(str, words)]
+    )  # fmt: skip
+    return Path(output_dir)
+
+
+def losses(output_dir):
+    return [line["loss"] for line in read_log(output_dir)]
+
+
+def results(output_dir):
+    return [json.loads(line) for line in (output_dir / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pretrained(speech_folder, tmp_path_factory):
+    return pretrain(tmp_path_factory.mktemp("pretrained"), "--train_dir", speech_folder, "--objective", "mbt")
+
+
+def test_pre_training_leaves_a_model_that_the_auto_classes_open_and_the_record_of_how_it_was_made(pretrained):
+    model = AutoModelForPreTraining.from_pretrained(pretrained)
+    assert model.config.objective == "mbt"
+    extractor = AutoFeatureExtractor.from_pretrained(pretrained)
+    features = extractor(np.zeros(8000, np.float32), sampling_rate=16000, return_tensors="pt")
+    assert AutoModel.from_pretrained(pretrained)(**features).pooler_output.isfinite().all()
+    log = read_log(pretrained)
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    weight = model.config.redundancy_loss_weight
+    for line in log:
+        assert line["loss"] == pytest.approx(line["invariance_loss"] + weight * line["redundancy_loss"], rel=1e-4)
+    with np.load(pretrained / "cross_correlation.npz") as matrices:
+        assert matrices["before"].shape == matrices["after"].shape == (48, 48)
+    for name in ("loss.png", "cross_correlation.png", "augmentation.json", "training_args.json"):
+        assert (pretrained / name).stat().st_size > 0
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(speech_folder, pretrained, tmp_path):
+    again = pretrain(tmp_path / "again", "--train_dir", speech_folder, "--objective", "mbt")
+    other = pretrain(tmp_path / "other", "--train_dir", speech_folder, "--objective", "mbt", "--seed", "1")
+    assert losses(again) == losses(pretrained)
+    assert losses(other) != losses(pretrained)
+    assert (again / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
+    speech_folder, pretrained, tmp_path, workers
+):
+    words = [
+        "--train_dir",
+        speech_folder,
+        "--objective",
+        "mbt",
+        "--save_steps",
+        "1",
+        "--dataloader_num_workers",
+        workers,
+    ]
+    whole = pretrain(tmp_path / "run", *words)
+    assert sorted(path.name for path in whole.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+    (whole / "model.safetensors").unlink()
+    log = read_log(whole)
+    resumed = pretrain(whole, *words, "--resume_from_checkpoint", whole / "checkpoint-2")
+    assert (resumed / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
+    timeless = [{name: value for name, value in line.items() if name != "clips_per_second"} for line in log]
+    assert [{name: line[name] for name in timeless[0]} for line in read_log(resumed)] == timeless
+
+
+def test_a_checkpoint_opens_with_from_pretrained_and_a_half_written_one_is_not_taken_for_one(speech_folder, tmp_path):
+    run = pretrain(tmp_path, "--train_dir", speech_folder, "--save_steps", "2", "--max_steps", "3")
+    assert AutoModelForPreTraining.from_pretrained(run / "checkpoint-2").config.objective == "bt"
+    (run / ".checkpoint-9.partial").mkdir()
+    resumed = pretrain(tmp_path, "--train_dir", speech_folder, "--max_steps", "3", "--resume_from_checkpoint", "auto")
+    assert [line["step"] for line in read_log(resumed)] == [1, 2, 3]
+
+
+def test_two_crops_of_an_utterance_and_json_overrides_change_the_run(speech_folder, tmp_path):
+    run = pretrain(
+        tmp_path, "--train_dir", speech_folder, "--views", "two_crops", "--crop_seconds", "0.3",
+        "--config_overrides", '{"projector_sizes": [20]}', "--feature_overrides", '{"feature_size": 24}',
+        "--augmentation", '{"waveform": [{"name": "gain"}]}',
+    )  # fmt: skip
+    model = AutoModelForPreTraining.from_pretrained(run)
+    assert model.config.projector_sizes == [20]
+    assert model.config.num_mel_bins == AutoFeatureExtractor.from_pretrained(run).feature_size == 24
+    assert json.loads((run / "augmentation.json").read_text())["waveform"] == [{"name": "gain"}]
+
+
+@pytest.fixture
+def spoilt_folder(speech_folder, tmp_path):
+    """The folder with three bad recordings beside the good ones."""
+    folder = tmp_path / "spoilt"
+    for path in speech_folder.rglob("*.*"):
+        target = folder / path.relative_to(speech_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (folder / "low" / "text.wav").write_text("This is no sound.")
+    (folder / "low" / "nothing.flac").write_bytes(b"")
+    whole = (folder / "high" / "00.wav").read_bytes()
+    (folder / "high" / "half.wav").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_a_bad_recording_stops_pre_training_with_its_name(spoilt_folder, tmp_path):
+    with pytest.raises(BadAudioError, match=r"(text\.wav|nothing\.flac|half\.wav)"):
+        pretrain(tmp_path / "run", "--train_dir", spoilt_folder)
+
+
+def test_bad_recordings_are_skipped_and_listed_by_both_scripts_when_asked(spoilt_folder, pretrained, tmp_path):
+    run = pretrain(tmp_path / "pretrain", "--train_dir", spoilt_folder, "--on_bad_audio", "skip")
+    tuned = finetune(
+        tmp_path / "finetune", pretrained, "--train_dir", spoilt_folder, "--on_bad_audio", "skip", "--freeze_encoder"
+    )
+    for folder in (run, tuned):
+        names = sorted(Path(line.split("\t")[0]).name for line in (folder / "bad_audio.txt").read_text().splitlines())
+        assert names == ["half.wav", "nothing.flac", "text.wav"]
+    assert sum(result["num_train"] for result in results(tuned)) > 0
+
+
+@pytest.mark.parametrize("words", [["--freeze_encoder"], ["--max_steps", "30", "--learning_rate", "0.01"]])
+def test_fine_tuning_learns_sub_folder_names_and_leaves_a_classifier(speech_folder, pretrained, tmp_path, words):
+    run = finetune(tmp_path, pretrained, "--train_dir", speech_folder, *words)
+    (result,) = results(run)
+    assert result["accuracy"] == 1.0
+    assert result["chance"] == 0.5
+    model = AutoModelForAudioClassification.from_pretrained(run).eval()
+    assert model.config.id2label == {0: "high", 1: "low"}
+    extractor = AutoFeatureExtractor.from_pretrained(run)
+    for label in ("high", "low"):
+        waveform = to_waveform(speech_folder / label / "01.flac", 16000)
+        with torch.no_grad():
+            logits = model(**extractor(waveform, sampling_rate=16000, return_tensors="pt")).logits
+        assert model.config.id2label[int(logits.argmax())] == label
+
+
+def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrained, tmp_path, capsys):
+    words = ["--train_dir", speech_folder, "--freeze_encoder", "--label_fraction", "0.5", "1", "--seed", "0", "1"]
+    run = finetune(tmp_path, [pretrained, "random", "stats"], *words)
+    lines = results(run)
+    assert len(lines) == 3 * 2 * 2
+    assert len({line["run"] for line in lines}) == len(lines)
+    assert sorted({line["num_train"] for line in lines}) == [10, 20]
+    finetune(tmp_path, [pretrained, "random", "stats"], *words, "--seed", "0", "1", "2")
+    assert results(run)[: len(lines)] == lines
+    assert len(results(run)) == 3 * 2 * 3
+    assert "std over seeds" in capsys.readouterr().out
+
+
+def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--max_steps", "6", "--save_steps", "2", "--eval_steps", "3"]
+    whole = finetune(tmp_path / "whole", pretrained, *words)
+    weights = (whole / "model.safetensors").read_bytes()
+    assert any("eval_accuracy" in line for line in read_log(whole))
+    for name in ("results.jsonl", "model.safetensors"):
+        (whole / name).unlink()
+    finetune(whole, pretrained, *words, "--resume_from_checkpoint", whole / "checkpoint-2")
+    assert (whole / "model.safetensors").read_bytes() == weights
+
+
+def test_labels_come_from_a_metadata_file_and_parts_from_its_split_column(speech_folder, pretrained, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    rows = ["file_name,pitch,split"]
+    for path in sorted(speech_folder.rglob("*.*")):
+        name = f"{path.parent.name}_{path.name}"
+        (folder / name).write_bytes(path.read_bytes())
+        part = "test" if path.stem in ("00", "01") else "dev" if path.stem in ("02", "03") else "train"
+        rows.append(f"{name},{300 if path.parent.name == 'high' else 100},{part}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    run = finetune(
+        tmp_path / "run", pretrained, "--train_dir", folder, "--label_column_name", "pitch", "--freeze_encoder"
+    )
+    (result,) = results(run)
+    assert (result["num_train"], result["num_test"]) == (16, 4)
+    assert AutoModelForAudioClassification.from_pretrained(run).config.label2id == {"100": 0, "300": 1}
+
+
+def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"train_dir: {speech_folder}\noutput_dir: {tmp_path / 'run'}\npreset: tiny\nmax_steps: 2\n"
+        "learning_rate: 1e-3\nper_device_train_batch_size: 8\nlogging_steps: 1\n"
+        "config_overrides: {projector_sizes: [12]}\n"
+    )
+    run_pretrain.main([str(recipe), "--max_steps", "1"])
+    assert len(read_log(tmp_path / "run")) == 1
+    assert AutoModelForPreTraining.from_pretrained(tmp_path / "run").config.projector_sizes == [12]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train_dir", "nowhere"], "nowhere"),
+        (["--train_dir", "{folder}", "--per_device_train_batch_size", "500"], "per_device_train_batch_size"),
+        (["--train_dir", "{folder}", "--config_overrides", "[1]"], "JSON object"),
+        (["--train_dir", "{folder}", "--resume_from_checkpoint", "nowhere"], "no checkpoint"),
+        (["--train_dir", "{folder}", "--objective", "nonsense"], "nonsense"),
+    ],
+)
+def test_a_wrong_argument_of_pre_training_is_refused_in_one_sentence(speech_folder, tmp_path, words, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(tmp_path, *(word.format(folder=speech_folder) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        (run_pretrain, ["--output_dir", "x"], "--train_dir"),
+        (run_finetune, ["--output_dir", "x", "--train_dir", "y"], "--model_name_or_path"),
+        (run_finetune, ["--output_dir", "x", "--train_dir", "y", "--model_name_or_path", "stats"], "--freeze_encoder"),
+        (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--on_bad_audio", "repair"], "repair"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_what_to_do(script, words, message, capsys):
+    with pytest.raises(SystemExit):
+        script.main(words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_launched_by_accelerate_pre_train_one_model(speech_folder, tmp_path):
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+             "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    root = Path(run_pretrain.__file__).parent
+    script = [str(root / "run_pretrain.py"), *TINY, "--train_dir", str(speech_folder), "--max_steps", "3",
+              "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path)]  # fmt: skip
+    done = subprocess.run([*words, *script], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+    assert AutoModelForPreTraining.from_pretrained(tmp_path).num_parameters() > 0
+
+
+def test_silence_is_sound(tmp_path):
+    folder = tmp_path / "silence"
+    folder.mkdir()
+    for number in range(8):
+        sf.write(folder / f"{number}.wav", np.zeros(16000, np.float32), 16000)
+    run = pretrain(tmp_path / "run", "--train_dir", folder, "--max_steps", "1")
+    assert np.isfinite(losses(run)).all()

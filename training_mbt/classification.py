@@ -1,0 +1,197 @@
+"""Labelled speech, and the two ways to classify it: a linear head on frozen representations, or the whole network.
+
+Axes: N clips, B clips of a batch, H features of a representation, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+
+from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from feature_extraction.crops import ClipDataset, collate_clips
+from modeling_mbt import MBTForSequenceClassification
+
+from .arguments import RunArguments
+from .linear_head import fit_linear_head
+from .loop import train
+from .step_sampler import StepSampler, derive_seed, steps_per_epoch
+
+ACCURACY = str(Path(__file__).parent / "metrics" / "top1_accuracy.py")
+
+
+@dataclass(frozen=True)
+class LabelledSpeech:
+    """All clips of a task, and which of them belong to which part."""
+
+    clips: ClipDataset
+    """Every clip, cut at its start where it is too long; its `labels` are class ids, (N,)."""
+    training_clips: ClipDataset
+    """The same clips, cut at random."""
+    label_names: list[str]
+    """Class names, (K,)."""
+    rows: dict[str, np.ndarray]
+    """train, validation, test -> positions of its clips."""
+    fingerprint: str
+    """Identifies the audio."""
+
+    def chance(self) -> float:
+        """Give the test accuracy of always naming the most frequent class of the training part."""
+        labels = self.clips.labels
+        return float((labels[self.rows["test"]] == np.bincount(labels[self.rows["train"]]).argmax()).mean())
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted classifier: its accuracies, and the model unless it has none."""
+
+    validation_accuracy: float
+    accuracy: float
+    model: MBTForSequenceClassification | None
+
+
+def fit_frozen(
+    speech: LabelledSpeech,
+    features: np.ndarray,
+    train_rows: np.ndarray,
+    model: MBTForSequenceClassification | None,
+) -> Classifier:
+    """Fit a linear head on representations, and put it into the model's classifier.
+
+    Args:
+        speech: The task.
+        features: Representations of all its clips, (N, H).
+        train_rows: Positions of the clips to learn from.
+        model: Its encoder made the representations; `None` where they come from no model.
+    """
+    labels, num_classes = speech.clips.labels, len(speech.label_names)
+    validation = speech.rows["validation"]
+    head = fit_linear_head(
+        features[train_rows], labels[train_rows], features[validation], labels[validation], num_classes
+    )
+    if model is not None:
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(head.weight))
+            model.classifier.bias.copy_(torch.from_numpy(head.bias))
+    accuracy = {part: _accuracy(head.predict(features[rows]), labels[rows]) for part, rows in speech.rows.items()}
+    return Classifier(accuracy["validation"], accuracy["test"], model)
+
+
+def fit_full(
+    args: RunArguments,
+    accelerator: Accelerator,
+    speech: LabelledSpeech,
+    train_rows: np.ndarray,
+    model: MBTForSequenceClassification,
+    extractor: MBTFeatureExtractor,
+    augmentation: MBTAugmentation,
+    *,
+    output_dir: Path,
+    seed: int,
+    eval_steps: int,
+    description: str,
+) -> Classifier:
+    """Train encoder and classifier together on some training clips.
+
+    Args:
+        args: The run: steps, batch size, learning rate and the like.
+        accelerator: Of `create_accelerator`.
+        speech: The task.
+        train_rows: Positions of the clips to learn from.
+        model: Trained in place.
+        extractor: Of the model.
+        augmentation: Distortions of the training clips.
+        output_dir: Folder of log and checkpoints.
+        seed: Of data order and distortions.
+        eval_steps: Steps between two measurements on validation; 0 measures at the end only.
+        description: Words in front of the progress bar.
+    """
+    batch_size = min(args.per_device_train_batch_size, max(1, len(train_rows) // accelerator.num_processes))
+    epoch_steps = steps_per_epoch(len(train_rows), batch_size * accelerator.num_processes)
+    max_steps = args.max_steps if args.max_steps > 0 else max(1, round(args.num_train_epochs * epoch_steps))
+
+    def batches(start_step: int) -> Iterator[dict]:
+        sampler = StepSampler(
+            len(train_rows),
+            batch_size,
+            seed=seed,
+            start_step=start_step,
+            max_steps=max_steps,
+            num_processes=accelerator.num_processes,
+            process_index=accelerator.process_index,
+        )
+        rows = ([(epoch, int(train_rows[index])) for epoch, index in step] for step in sampler)
+        loader = DataLoader(
+            speech.training_clips,
+            batch_sampler=rows,
+            num_workers=args.dataloader_num_workers,
+            collate_fn=collate_clips,
+        )
+        for batch in loader:
+            batch.pop("bad")
+            yield batch
+
+    def forward(network: torch.nn.Module, batch: dict, step: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(seed, step, accelerator.process_index))
+        features, mask = augmentation(batch["waveforms"], extractor, generator, batch["lengths"])
+        output = network(features, mask, labels=batch["labels"])
+        return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
+
+    def accuracy_on(part: str) -> float:
+        return _accuracy(*predict(args, accelerator, model, extractor, speech.clips, speech.rows[part]))
+
+    model = train(
+        args,
+        accelerator,
+        model,
+        extractor,
+        batches,
+        forward,
+        output_dir=output_dir,
+        max_steps=max_steps,
+        description=description,
+        eval_steps=eval_steps,
+        evaluate=lambda: {"eval_accuracy": accuracy_on("validation")},
+    )
+    return Classifier(accuracy_on("validation"), accuracy_on("test"), model)
+
+
+@torch.no_grad()
+def predict(
+    args: RunArguments,
+    accelerator: Accelerator,
+    model: MBTForSequenceClassification,
+    extractor: MBTFeatureExtractor,
+    clips: ClipDataset,
+    rows: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classify some clips, shared by the processes: predicted and true class ids, (N,) each, the same everywhere."""
+    own = rows[np.argsort(-clips.seconds[rows], kind="stable")][accelerator.process_index :: accelerator.num_processes]
+    batch_size = args.per_device_train_batch_size
+    batches = [own[i : i + batch_size].tolist() for i in range(0, len(own), batch_size)]
+    pairs = []
+    training = model.training
+    model.eval()
+    for batch in DataLoader(
+        clips, batch_sampler=batches, num_workers=args.dataloader_num_workers, collate_fn=collate_clips
+    ):
+        waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
+        features, mask = extractor.extract(waveforms, lengths)
+        logits = model(extractor.normalize(features, mask), mask).logits
+        pairs += list(zip(logits.argmax(1).tolist(), batch["labels"].tolist(), strict=True))
+    model.train(training)
+    pairs = gather_object(pairs) if accelerator.num_processes > 1 else pairs
+    predictions, references = np.array(pairs).T
+    return predictions, references
+
+
+def _accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
+    result = evaluate.load(ACCURACY).compute(predictions=predictions, references=references)
+    assert result is not None
+    return result["accuracy"]

@@ -1,0 +1,97 @@
+"""Pictures of a run: loss curves, cross-correlation matrices, accuracies."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+SHOWN_DIMS = 128
+
+
+def draw_losses(path: Path, logs: Mapping[str, Sequence[dict]], title: str) -> None:
+    """Draw the loss and its two terms against the step, a curve for each run.
+
+    Args:
+        path: Picture to write.
+        logs: Run name -> lines of `train_log.jsonl`.
+        title: What was trained on what.
+    """
+    terms = ["loss", "invariance_loss", "redundancy_loss", "accuracy"]
+    terms = [term for term in terms if any(term in line for log in logs.values() for line in log)]
+    figure, axes = plt.subplots(1, len(terms), figsize=(4.2 * len(terms), 3.4), squeeze=False, layout="constrained")
+    for axis, term in zip(axes[0], terms, strict=True):
+        for name, log in logs.items():
+            points = [(line["step"], line[term]) for line in log if term in line]
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1.5)
+        values = [line[term] for log in logs.values() for line in log if term in line]
+        if min(values) > 0 and term != "accuracy":
+            axis.set_yscale("log")
+        axis.set(title=term.replace("_", " "), xlabel="step")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend()
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_cross_correlations(path: Path, matrices: Mapping[str, np.ndarray], title: str) -> None:
+    """Draw cross-correlation matrices with one colour scale, -1 to 1.
+
+    Args:
+        path: Picture to write.
+        matrices: Name -> matrix (D, D); a corner of 128 x 128 is shown, the diagonal is lost in more.
+        title: What the matrices are of.
+    """
+    columns = min(2, len(matrices))
+    rows = -(-len(matrices) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.4 * columns + 0.8, 4.4 * rows), squeeze=False, layout="constrained"
+    )
+    for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        axis.imshow(matrix[:SHOWN_DIMS, :SHOWN_DIMS], vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        diagonal = matrix.diagonal().mean()
+        off_diagonal = np.sqrt((matrix[~np.eye(len(matrix), dtype=bool)] ** 2).mean())
+        axis.set_title(f"{name}\nmean $C_{{ii}}$ {diagonal:.2f}, rms $C_{{ij}}$ {off_diagonal:.3f}", fontsize=10)
+        axis.set(xticks=[], yticks=[])
+    figure.colorbar(axes[0][0].images[0], ax=axes, shrink=0.7, label="correlation")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
+    """Draw top-1 accuracy per task and method: mean over seeds, bars of one standard deviation, chance dashed.
+
+    Args:
+        path: Picture to write.
+        results: A row for each run with `task`, `method`, `accuracy`, `chance`.
+        title: On what data, with what share of the labels.
+    """
+    tasks, methods = list(dict.fromkeys(results["task"])), list(dict.fromkeys(results["method"]))
+    figure, axis = plt.subplots(figsize=(3.6 * len(tasks) + 1.5, 4.2), layout="constrained")
+    width = 0.84 / len(methods)
+    for position, method in enumerate(methods):
+        accuracies = [results[(results.task == t) & (results.method == method)]["accuracy"] for t in tasks]
+        centres = np.arange(len(tasks)) + (position - (len(methods) - 1) / 2) * width
+        heights = [100 * values.mean() for values in accuracies]
+        spreads = [100 * values.std(ddof=0) for values in accuracies]
+        color = plt.get_cmap("tab10")(position % 10)
+        axis.bar(centres, heights, width * 0.92, yerr=spreads, capsize=2, label=method, color=color)
+        for centre, height, spread in zip(centres, heights, spreads, strict=True):
+            axis.annotate(f"{height:.0f}", (centre, height + spread + 1), ha="center", fontsize=7)
+    for number, task in enumerate(tasks):
+        chance = 100 * results[results.task == task]["chance"].mean()
+        axis.hlines(chance, number - 0.45, number + 0.45, colors="black", linestyles="dashed", linewidth=1)
+    axis.set(ylabel="top-1 accuracy (%)", ylim=(0, 108), xticks=range(len(tasks)))
+    axis.set_xticklabels(tasks)
+    axis.legend(fontsize=8, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.set_title(title)
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

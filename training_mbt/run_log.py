@@ -1,0 +1,87 @@
+"""What a run tells while it runs: progress bar, log file, tracker."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+LOG_NAME = "train_log.jsonl"
+
+
+class RunLog:
+    """Progress bar with loss, rate and time left; `train_log.jsonl`; accelerate's trackers. Main process only.
+
+    Args:
+        accelerator: Knows which process this is, and the trackers.
+        output_dir: Folder of `train_log.jsonl`.
+        description: Words in front of the bar.
+        max_steps: Steps of the whole run.
+        start_step: Steps done by the run that this one resumes; later lines of its log are dropped.
+        logging_steps: Steps between two lines.
+        clips_per_step: Clips over all processes, for the rate.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        output_dir: Path,
+        description: str,
+        max_steps: int,
+        *,
+        start_step: int,
+        logging_steps: int,
+        clips_per_step: int,
+    ):
+        self.accelerator, self.path = accelerator, output_dir / LOG_NAME
+        self.max_steps, self.logging_steps, self.clips_per_step = max_steps, logging_steps, clips_per_step
+        self.last_step, self.last_time = start_step, time.perf_counter()
+        if accelerator.is_main_process:
+            kept = [line for line in read_log(output_dir) if line["step"] <= start_step] if start_step else []
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.bar = tqdm(
+            total=max_steps,
+            initial=start_step,
+            desc=description,
+            unit="step",
+            disable=not accelerator.is_main_process,
+            mininterval=0.5,
+            maxinterval=30,
+        )
+
+    def step(self, step: int, values: dict) -> None:
+        """Tell of one finished step; `values` maps names to 0-d tensors or numbers, averaged over processes."""
+        self.bar.update()
+        if step % self.logging_steps and step != self.max_steps:
+            return
+        tensors = {name: torch.as_tensor(value).detach() for name, value in values.items()}
+        values = {name: float(self.accelerator.reduce(tensor, "mean")) for name, tensor in tensors.items()}  # pyright: ignore[reportArgumentType]
+        now = time.perf_counter()
+        rate = (step - self.last_step) * self.clips_per_step / (now - self.last_time)
+        self.last_step, self.last_time = step, now
+        self.bar.set_postfix_str(f"loss {values['loss']:.4g}, {rate:.0f} clips/s")
+        self._write(step, values, "train", {"clips_per_second": round(rate, 1)})
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Tell of a measurement at a step."""
+        self._write(step, values, "eval", {})
+
+    def _write(self, step: int, values: dict[str, float], group: str, extra: dict[str, float]) -> None:
+        self.accelerator.log(
+            {f"{group}/{name.removeprefix('eval_')}": value for name, value in values.items()}, step=step
+        )
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **values, **extra}) + "\n")
+
+    def close(self) -> None:
+        """End the bar."""
+        self.bar.close()
+
+
+def read_log(output_dir: Path) -> list[dict]:
+    """Read the lines of `train_log.jsonl`, oldest first; none if there is no log."""
+    path = Path(output_dir) / LOG_NAME
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

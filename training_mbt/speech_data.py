@@ -1,0 +1,75 @@
+"""From the scripts' arguments to recordings that can be read."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from datasets import Dataset, DatasetDict
+
+from feature_extraction.recording_index import RecordingIndex, index_recordings
+from feature_extraction.recordings import load_recordings
+
+from .arguments import RunArguments
+from .corpus import load_corpus
+
+SYNTHETIC = "synthetic"
+BAD_AUDIO_NAME = "bad_audio.txt"
+
+
+def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[DatasetDict, str]:
+    """Open what the arguments name; gives the parts and the audio column. One process downloads, the others wait."""
+    with accelerator.main_process_first():
+        if args.dataset_name == SYNTHETIC:
+            return load_corpus(args.dataset_config_name or "small"), "audio"
+        return load_recordings(
+            args.train_dir,
+            args.dataset_name,
+            args.dataset_config_name,
+            audio_column_name=args.audio_column_name,
+            revision=args.dataset_revision,
+        )
+
+
+def choose_part(parts: DatasetDict, names: list[str | None]) -> Dataset:
+    """Give the first of the named parts that exists, or the only part.
+
+    Raises:
+        ValueError: There are several parts, and none is named.
+    """
+    if names[0] is not None and names[0] not in parts:
+        raise ValueError(f"There is no split {names[0]!r}: the data set has {', '.join(map(str, parts))}.")
+    for name in names:
+        if name in parts:
+            return parts[name]
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    raise ValueError(f"The data set has the splits {', '.join(map(str, parts))}: choose one with --train_split_name.")
+
+
+def index_speech(
+    args: RunArguments, accelerator: Accelerator, recordings: Dataset, audio_column: str, *, decode: bool
+) -> RecordingIndex:
+    """Measure the recordings; list those that `--on_bad_audio skip` leaves out in `bad_audio.txt`.
+
+    Args:
+        args: The run.
+        accelerator: One process measures, the others read its result.
+        recordings: What to measure.
+        audio_column: Where their audio is.
+        decode: Read every recording to its end, to find damage that its header does not tell of.
+    """
+    with accelerator.main_process_first():
+        index = index_recordings(recordings, audio_column, on_bad_audio=args.on_bad_audio, decode=decode)
+    report_bad_audio(args, accelerator, index.bad)
+    return index
+
+
+def report_bad_audio(args: RunArguments, accelerator: Accelerator, bad: list[tuple[str, str]]) -> None:
+    """Add recordings that were skipped to `bad_audio.txt`, each once, and say how many there are."""
+    if not bad:
+        return
+    path = Path(args.output_dir) / BAD_AUDIO_NAME
+    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = sorted({*known, *(f"{name}\t{reason}" for name, reason in bad)})
+    if accelerator.is_main_process and len(lines) > len(known):
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        accelerator.print(f"{len(lines)} recordings cannot be read and are skipped: see {path}.")
