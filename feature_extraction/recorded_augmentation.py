@@ -1,11 +1,12 @@
 """Distortions of waveforms by other recordings: noise, music or babble, and the answers of real rooms.
 
 Every distortion takes a batch of waveforms (B, S), their sampling rate in Hz and the generator of all its randomness,
-and returns (B, S). The recordings of a folder are read once, at their first use, and stay in memory.
+and returns (B, S). A folder's recordings are read once, at their first use, and stay in memory.
 
-Axes: B clips, S samples, R recordings.
+Axes: B clips, S samples, R rooms.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,24 +25,36 @@ def recorded_noise(
 ) -> Tensor:
     """Add a random piece of a folder's recordings, strung together, at a signal-to-noise ratio in dB."""
     num_clips, num_samples = waveforms.shape
-    recording = torch.cat(_recordings(folder, sampling_rate)).to(waveforms)
-    starts = (uniform((0, 1), (num_clips, 1), waveforms, generator).double() * len(recording)).long()
-    positions = (starts + torch.arange(num_samples, device=waveforms.device)) % len(recording)
-    return add_at_snr(waveforms, recording[positions], snr_db, generator)
+    noise = _noise(folder, sampling_rate, waveforms.device)
+    starts = (uniform((0, 1), (num_clips, 1), waveforms, generator).double() * len(noise)).long()
+    positions = (starts + torch.arange(num_samples, device=waveforms.device)) % len(noise)
+    return add_at_snr(waveforms, noise[positions], snr_db, generator)
 
 
 def recorded_room(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, folder: str) -> Tensor:
     """Convolve each clip with one of a folder's impulse responses, its loudest sample at time 0, its energy at 1."""
-    answers = [answer[answer.abs().argmax() :][: waveforms.shape[1]] for answer in _recordings(folder, sampling_rate)]
-    answers = torch.nn.utils.rnn.pad_sequence([answer / answer.norm() for answer in answers], batch_first=True)
-    rooms = torch.randint(len(answers), (len(waveforms),), generator=generator, device=generator.device)
-    return convolve(waveforms, answers.to(waveforms)[rooms.to(waveforms.device)])
+    rooms = _rooms(folder, sampling_rate, waveforms.device)
+    drawn = torch.randint(len(rooms), (len(waveforms),), generator=generator, device=generator.device)
+    return convolve(waveforms, rooms[drawn.to(rooms.device), : waveforms.shape[1]])
 
 
 @lru_cache(maxsize=4)
-def _recordings(folder: str, sampling_rate: int) -> list[Tensor]:
-    """R waveforms (samples,) of a folder and its sub-folders, in the order of their names."""
+def _noise(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
+    """(samples,) of all recordings."""
+    return torch.cat(list(_recordings(folder, sampling_rate))).to(device)
+
+
+@lru_cache(maxsize=4)
+def _rooms(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
+    """(R, samples)."""
+    answers = [answer[answer.abs().argmax() :] for answer in _recordings(folder, sampling_rate)]
+    return torch.nn.utils.rnn.pad_sequence([answer / answer.norm() for answer in answers], batch_first=True).to(device)
+
+
+def _recordings(folder: str, sampling_rate: int) -> Iterator[Tensor]:
+    """Waveforms (samples,) of a folder and its sub-folders, in the order of their names."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ValueError(f"There is no recording ({', '.join(SUFFIXES)}) in {folder!r}: give another `folder`.")
-    return [torch.from_numpy(to_waveform(path, sampling_rate)) for path in paths]
+    for path in paths:
+        yield torch.from_numpy(to_waveform(path, sampling_rate))

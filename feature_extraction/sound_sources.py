@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from .truncation import missing_bytes
+from .containers import container_fault
 
 # An mp3 frame leans on bits of earlier frames, so the first ones after a seek decode to errors as large as the signal.
 # Decoding starts this much earlier and the surplus is dropped: exact for mp3 of 8-320 kbit/s at 8-48 kHz.
@@ -130,9 +130,9 @@ def _open_file(file: BinaryIO, source: BinaryIO | int, name: str) -> Iterator[So
     file_bytes = file.seek(0, os.SEEK_END)
     if file_bytes == 0:
         raise BadAudioError(name, "is empty (0 bytes).")
-    missing = missing_bytes(file, file_bytes)
-    if missing:
-        raise BadAudioError(name, f"is truncated: {missing} of its bytes are missing.")
+    fault = container_fault(file, file_bytes)
+    if fault:
+        raise BadAudioError(name, fault)
     file.seek(0)
     try:
         decoder = soundfile.SoundFile(source, closefd=False)

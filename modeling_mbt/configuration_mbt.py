@@ -24,7 +24,7 @@ class MBTConfig(PreTrainedConfig):
             `None` leaves the stem out.
         layer_type (`str`, *optional*, defaults to `"plain"`):
             `"plain"` (one 3x3 convolution a layer) or `"bottleneck"` (the residual layer of ResNet-50).
-        hidden_sizes (`list[int]`, *optional*, defaults to `[64, 128, 192, 256]`):
+        hidden_sizes (`list[int]`, *optional*, defaults to `[32, 64, 128, 128]`):
             Channels of each stage.
         depths (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
             Layers of each stage.
@@ -64,7 +64,7 @@ class MBTConfig(PreTrainedConfig):
     num_mel_bins: int = 64
     embedding_size: int | None = None
     layer_type: Literal["plain", "bottleneck"] = "plain"
-    hidden_sizes: list[int] = field(default_factory=lambda: [64, 128, 192, 256])
+    hidden_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
     depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
     time_strides: list[int] = field(default_factory=lambda: [2, 2, 1, 1])
     frequency_strides: list[int] = field(default_factory=lambda: [2, 2, 2, 2])

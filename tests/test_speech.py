@@ -253,6 +253,31 @@ def test_a_truncated_file_is_bad_already_by_its_header(name, kept):
         assert "truncated" in bad(content[: int(kept * len(content))], of=of).reason
 
 
+def without_xing_frame(content: bytes) -> bytes:
+    """Drop an mp3's first frame, which tells the length."""
+    return content[content.index(content[:2], 4) :]
+
+
+def test_an_mp3_of_variable_rate_that_does_not_tell_its_length_is_bad():
+    content = io.BytesIO()
+    soundfile.write(content, voice_like(3.0), RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    assert len(to_waveform(content)) == 3 * RATE
+    assert "variable bit rate" in bad(without_xing_frame(content.getvalue())).reason
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("tag", [b"", b"ID3\x04\0\0\0\0\x02\0" + bytes(256)])
+def test_an_mp3_of_constant_rate_needs_no_xing_frame(rate, tag):
+    content = io.BytesIO()
+    soundfile.write(content, voice_like(3.0, rate), rate, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    waveform = to_waveform(tag + without_xing_frame(content.getvalue()), rate)
+    assert abs(len(waveform) / rate - 3.0) < 0.2
+
+
+def test_a_cut_tag_of_an_mp3_is_truncated():
+    assert "truncated" in bad(b"ID3\x04\0\0\0\0\x02\0" + bytes(100)).reason
+
+
 def test_a_wav_that_misses_one_byte_is_truncated():
     assert "1 of its bytes" in bad(encoded_as("int16", voice_like())[:-1]).reason
 

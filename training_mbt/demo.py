@@ -3,6 +3,7 @@
 Run as `python -m training_mbt.demo`; `runs/demo` then holds checkpoints, results.csv and pictures.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -45,8 +46,9 @@ def main() -> None:
 
 
 def launch(script: str, *words: str, output_dir: str) -> None:
-    """Run one of the scripts through accelerate."""
-    run("-m", "accelerate.commands.launch", script, *words, "--output_dir", str(OUTPUT_DIR / output_dir))
+    """Run one of the scripts through accelerate, whose processes have one CPU thread if they are not given more."""
+    threads = ("--num_cpu_threads_per_process", str(os.cpu_count() or 1))
+    run("-m", "accelerate.commands.launch", *threads, script, *words, "--output_dir", str(OUTPUT_DIR / output_dir))
 
 
 def run(*words: str) -> None:

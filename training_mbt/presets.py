@@ -49,7 +49,7 @@ _STRONG_AUGMENTATION = {
 }
 
 PRESETS = {
-    # 64 log-mels every 10 ms; the time axis is kept; 1.1 M parameters.
+    # 64 log-mels every 10 ms; the time axis is kept; 0.77 M parameters.
     "strong": Preset(crop_seconds=0.96, augmentation=_STRONG_AUGMENTATION),
     # arXiv 2309.03619: 513 x 32 spectrogram of one second, 2048 latents (its layers are not given: ResNet-50 has that
     # width); waveform distortions of its authors' sibling work, two of four for each view.
