@@ -109,9 +109,7 @@ class MBTEncoder(nn.Module):
 
     def forward(self, input_features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Give the frames and their mask."""
-        # Channels last: the convolutions' fastest layout on CPU and on tensor cores.
-        hidden_states = input_features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-        hidden_states, mask = mask_frames(hidden_states, mask)
+        hidden_states, mask = mask_frames(input_features.unsqueeze(1), mask)
         if self.stem is not None:
             hidden_states, mask = self.stem(hidden_states, mask)
             # Values are >= 0 here, so that a frame of zeros never wins over a real one.

@@ -42,7 +42,7 @@ def embed_clips(
     batches = [own[i : i + batch_size].tolist() for i in range(0, len(own), batch_size)]
     loader = DataLoader(clips, batch_sampler=batches, num_workers=num_workers, collate_fn=collate_clips)
     if model is not None:
-        model.eval().to(accelerator.device)
+        model.eval().to(accelerator.device, memory_format=torch.channels_last)
     rows = []
     for batch in tqdm(loader, desc=description, unit="batch", disable=not accelerator.is_main_process, leave=False):
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
