@@ -101,8 +101,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Folder name, unique within a sweep."""
-        digest = hashlib.sha256(self.method.encode()).hexdigest()[:6]
+        """Folder name within a sweep; a model that was trained anew has another."""
+        weights = Path(self.method, "model.safetensors")
+        identity = weights.read_bytes() if weights.is_file() else self.method.encode()
+        digest = hashlib.sha256(identity).hexdigest()[:8]
         return f"{Path(self.method).name}-{digest}-{self.label_fraction:g}-seed{self.seed}"
 
 
@@ -110,39 +112,46 @@ def main(argv: list[str] | None = None) -> None:
     """Fit every classifier asked for; leave the results and, at the top, the best model on validation."""
     args = parse_arguments(FinetuneArguments, argv)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
-    extractor = load_extractor(args)
-    speech = load_labelled_speech(args, accelerator, extractor)
+    extractors = load_extractors(args)
+    speech = load_labelled_speech(args, accelerator, next(iter(extractors.values())).sampling_rate)
     announce(args, accelerator, speech)
     runs = [Run(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
-    done = read_results(args)
+    done = read_results(args, speech)
     for number, run in enumerate(runs):
         if any(line["run"] == run.name for line in done):
             continue
         set_seed(run.seed)
         output_dir = Path(args.output_dir) if len(runs) == 1 else Path(args.output_dir, "runs", run.name)
-        classifier, num_train = classify(args, accelerator, speech, extractor, run, output_dir)
+        classifier, num_train = classify(args, accelerator, speech, extractors[run.method], run, output_dir)
         accelerator.print(
             f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({num_train} clips), "
             f"seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
-            save_if_best(args, extractor, classifier, done)
+            save_if_best(args, extractors[run.method], classifier, done)
             done.append(write_result(args, speech, run, classifier, num_train))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        report(args, done)
+        names = {run.name for run in runs}
+        report(args, [line for line in done if line["run"] in names])
         push_to_hub(args)
 
 
-def load_extractor(args: FinetuneArguments) -> MBTFeatureExtractor:
-    """Load the extractor of the first pre-trained model, or create the preset's; the controls hear what it hears."""
-    pretrained = [name for name in args.model_name_or_path if name not in CONTROLS]
-    return AutoFeatureExtractor.from_pretrained(pretrained[0]) if pretrained else PRESETS[args.preset].extractor()
+def load_extractors(args: FinetuneArguments) -> dict[str, MBTFeatureExtractor]:
+    """Load every model's own extractor; the controls hear what the first model hears, or else the preset.
+
+    Raises:
+        ValueError: The models hear at different sampling rates.
+    """
+    pretrained = {m: AutoFeatureExtractor.from_pretrained(m) for m in args.model_name_or_path if m not in CONTROLS}
+    of_controls = next(iter(pretrained.values()), None) or PRESETS[args.preset].extractor()
+    extractors = {method: pretrained.get(method, of_controls) for method in args.model_name_or_path}
+    if len({extractor.sampling_rate for extractor in extractors.values()}) > 1:
+        raise ValueError("The models hear at different sampling rates: compare them in calls of their own.")
+    return extractors
 
 
-def load_labelled_speech(
-    args: FinetuneArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor
-) -> LabelledSpeech:
+def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabelledSpeech:
     """Find recordings, labels and parts; leave out what cannot be read, if asked to."""
     parts, audio_column = open_recordings(args, accelerator)
     if args.train_split_name is not None or "labelled" in parts:
@@ -163,7 +172,7 @@ def load_labelled_speech(
             audio_column,
             index.seconds,
             np.concatenate([train_labels, *others]),
-            sampling_rate=extractor.sampling_rate,
+            sampling_rate=sampling_rate,
             max_seconds=args.max_length_seconds,
             random_start=random_start,
             seed=args.seed[0],
@@ -260,18 +269,18 @@ def represent(
     )
 
 
-def settings(args: FinetuneArguments) -> str:
-    """Digest of the arguments that a result depends on, beside its run."""
+def settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
+    """Digest what a result depends on beside its run: the recordings and the arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{speech.fingerprint} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:16]
 
 
-def read_results(args: FinetuneArguments) -> list[dict]:
+def read_results(args: FinetuneArguments, speech: LabelledSpeech) -> list[dict]:
     """Read the results of earlier calls with the same settings: what is there is not done again."""
     path = Path(args.output_dir, RESULTS_NAME)
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return [line for line in lines if line["settings"] == settings(args)]
+    return [line for line in lines if line["settings"] == settings(args, speech)]
 
 
 def write_result(
@@ -280,7 +289,7 @@ def write_result(
     """Add a line to results.jsonl."""
     line = {
         "run": run.name,
-        "settings": settings(args),
+        "settings": settings(args, speech),
         "task": args.label_column_name,
         **dataclasses.asdict(run),
         "encoder": "frozen" if args.freeze_encoder else "trained",

@@ -502,6 +502,12 @@ def test_float32_latents_may_be_huge_or_tiny(name, scale):
     assert_same(Result(result.loss, result.gradients * scale), expected, 1e-4)
 
 
+@pytest.mark.parametrize("shape", [WIDE, TALL])
+def test_a_mean_of_ten_thousand_deviations_costs_float32_nothing(shape):
+    z_a, z_b = ((standardized(z) + 1e4).float() for z in latents(*shape))
+    assert_same(run(barlow_twins_loss, z_a, z_b, torch.float32), run(reference_bt, z_a.double(), z_b.double()), 1e-5)
+
+
 def test_a_strength_between_stands_huge_and_tiny_samples():
     z_a, z_b = latents(*WIDE)
     settings = {"latent_normalization": "l2", "latent_normalization_strength": 0.5}

@@ -47,8 +47,18 @@ def main() -> None:
 
 def launch(script: str, *words: str, output_dir: str) -> None:
     """Run one of the scripts through accelerate, whose processes have one CPU thread if they are not given more."""
+    machine = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
     threads = ("--num_cpu_threads_per_process", str(os.cpu_count() or 1))
-    run("-m", "accelerate.commands.launch", *threads, script, *words, "--output_dir", str(OUTPUT_DIR / output_dir))
+    run(
+        "-m",
+        "accelerate.commands.launch",
+        *machine,
+        *threads,
+        script,
+        *words,
+        "--output_dir",
+        str(OUTPUT_DIR / output_dir),
+    )
 
 
 def run(*words: str) -> None:

@@ -1,0 +1,1 @@
+"""Metrics that `evaluate.load` opens by their path, offline."""
