@@ -54,11 +54,6 @@ def mel_filterbank(num_mels: int, n_fft: int, sampling_rate: int, min_hz: float,
     return np.minimum(rising, falling).clip(min=0)
 
 
-def frame_mask(lengths: Tensor, num_frames: int, hop_length: int) -> Tensor:
-    """(B, T) booleans, true for the frames that belong to clips of so many samples (B,)."""
-    return torch.arange(num_frames, device=lengths.device) <= (lengths // hop_length)[:, None]
-
-
 def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
     """Give each clip of features (B, T, M) in dB mean 0 and standard deviation 1; silence becomes 0.
 
@@ -209,7 +204,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             features = torch.cat([self._decibels(clips) for clips in waveforms.float().split(chunk)])
         if lengths is None:
             return features, torch.ones(features.shape[:2], dtype=torch.long, device=features.device)
-        mask = frame_mask(lengths, features.shape[1], self.hop_length)
+        mask = torch.arange(features.shape[1], device=features.device) <= (lengths // self.hop_length)[:, None]
         return features.masked_fill_(~mask[..., None], 10 * math.log10(self.power_floor)), mask.long()
 
     @torch.no_grad()

@@ -135,6 +135,14 @@ def test_a_clip_has_the_same_features_alone_and_in_a_batch_of_longer_ones(settin
         assert (features[len(alone) :] == extractor.padding_value).all()
 
 
+@pytest.mark.parametrize("samples_per_chunk", [1, 10000])
+def test_a_batch_is_the_same_in_one_piece_and_in_chunks(samples_per_chunk, monkeypatch):
+    extractor, waveforms = MBTFeatureExtractor(), torch.tensor(np.stack([some_speech(4000, s) for s in range(7)]))
+    expected, _ = extractor.extract(waveforms)
+    monkeypatch.setattr(feature_extraction_mbt, "SAMPLES_PER_CHUNK", samples_per_chunk)
+    torch.testing.assert_close(extractor.extract(waveforms)[0], expected, atol=1e-4, rtol=0)
+
+
 def test_what_stands_past_a_clips_end_is_ignored():
     extractor, lengths = MBTFeatureExtractor(), torch.tensor([5000, 9000])
     waveforms = torch.tensor(np.stack([some_speech(9000, seed) for seed in (1, 2)]))

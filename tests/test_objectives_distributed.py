@@ -95,7 +95,7 @@ def run_process(rank: int, num_processes: int, folder: str) -> None:
     torch.set_num_threads(1)
     objectives = load_objectives()
     dist.init_process_group(
-        "gloo", f"file://{folder}/store", rank=rank, world_size=num_processes, timeout=timedelta(seconds=60)
+        "gloo", f"file://{folder}/store", rank=rank, world_size=num_processes, timeout=timedelta(minutes=5)
     )
     results = {}
     for sharding, dtype in SETTINGS:

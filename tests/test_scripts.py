@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
 import run_finetune
@@ -228,6 +229,16 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
 def test_a_wrong_argument_of_pre_training_is_refused_in_one_sentence(speech_folder, tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
         pretrain(tmp_path, *(word.format(folder=speech_folder) for word in words))
+
+
+def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(speech_folder, pretrained, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (broken / name).write_bytes((pretrained / name).read_bytes())
+    save_file({"other.weight": torch.zeros(2)}, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="holds no MBT encoder"):
+        finetune(tmp_path / "run", broken, "--train_dir", speech_folder, "--freeze_encoder")
 
 
 @pytest.mark.parametrize(

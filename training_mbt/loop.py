@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers.utils import logging
 
 from .arguments import RunArguments
 from .checkpoints import find_checkpoint, load_checkpoint, save_checkpoint
@@ -20,7 +21,13 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
-    """Create the accelerator, seed every random number generator and start the trackers."""
+    """Create the accelerator, seed every random number generator and start the trackers.
+
+    transformers is told to report errors only: that a projector is left out or a classifier is new, at every loading,
+    is what the scripts are for.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
