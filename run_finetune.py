@@ -234,7 +234,9 @@ def load_model(args: FinetuneArguments, run: Run, label_names: list[str]) -> MBT
         "label2id": {name: number for number, name in enumerate(label_names)},
     }
     if run.method not in CONTROLS:
-        model, loading = MBTForSequenceClassification.from_pretrained(run.method, output_loading_info=True, **labels)
+        model, loading = MBTForSequenceClassification.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            run.method, output_loading_info=True, **labels
+        )
         if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("classifier.")):
             raise ValueError(f"{run.method} holds no MBT encoder: it lacks {missing[0]}.")
         return model
