@@ -79,7 +79,7 @@ def train(
         FloatingPointError: The loss is not finite; the checkpoints of earlier steps stay.
     """
     # The convolutions' fastest layout on CPU and on tensor cores.
-    torch.nn.Module.to(model, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = create_optimizer(model, args.learning_rate, args.weight_decay)
     scheduler = create_scheduler(optimizer, args.warmup_steps, max_steps)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
