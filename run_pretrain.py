@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import CropDataset, collate_crops
 from modeling_mbt import MBTForPreTraining
-from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
+from modeling_mbt.objectives_mbt import OWN_NORMALIZATIONS, barlow_twins_floor, cross_correlation
 from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
 from training_mbt.hub import push_to_hub
 from training_mbt.loop import count_steps, create_accelerator, train
@@ -191,7 +191,10 @@ def correlate(
     crops: CropDataset,
     seed: int,
 ) -> np.ndarray:
-    """Cross-correlate the latents of two views of some crops, the same in every process: (D, D) float32."""
+    """Cross-correlate the latents of two views of some crops, normalised as the objective does: (D, D) float32.
+
+    The same in every process.
+    """
     items = np.random.default_rng(seed).choice(len(crops), min(CORRELATION_CROPS, len(crops)), replace=False)
     batch = collate_crops([crops[0, int(item)] for item in items])
     generator = torch.Generator().manual_seed(seed)
@@ -199,7 +202,12 @@ def correlate(
     batch = {name: value.to(accelerator.device) for name, value in batch.items() if name != "bad"}
     views = make_views(batch, extractor, augmentation, generator)
     latents = [torch.cat([model.project(part) for part in view.split(64)]) for view in views]
-    return cross_correlation(latents[0], latents[1]).cpu().numpy()
+    config = model.config
+    normalization = config.latent_normalization or OWN_NORMALIZATIONS.get(config.objective, "batch")
+    if normalization == "none":  # a correlation is standardised along the batch
+        normalization = "batch"
+    matrix = cross_correlation(latents[0], latents[1], normalization, float(config.latent_normalization_strength))
+    return matrix.cpu().numpy()
 
 
 def save_run(
