@@ -31,7 +31,7 @@ from training_mbt.hub import push_to_hub
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.loop import create_accelerator
 from training_mbt.presets import PRESETS
-from training_mbt.speech_data import choose_part, index_speech, open_recordings
+from training_mbt.speech_data import index_speech, open_recordings
 
 PARTS = tuple(SPLIT_ALIASES)
 RESULTS_NAME = "results.jsonl"
@@ -154,8 +154,8 @@ def load_extractors(args: FinetuneArguments) -> dict[str, MBTFeatureExtractor]:
 def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabelledSpeech:
     """Find recordings, labels and parts; leave out what cannot be read, if asked to."""
     parts, audio_column = open_recordings(args, accelerator)
-    if args.train_split_name is not None or "labelled" in parts:
-        parts = DatasetDict({"train": choose_part(parts, [args.train_split_name, "labelled"])})
+    if "labelled" in parts:
+        parts = DatasetDict({"train": parts["labelled"]})
     good = {
         name: index_speech(args, accelerator, part, audio_column, decode=True).dataset for name, part in parts.items()
     }

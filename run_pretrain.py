@@ -118,7 +118,7 @@ def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation
 def load_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor) -> CropDataset:
     """Find the recordings and cut them into crops, each read when its turn comes."""
     parts, audio_column = open_recordings(args, accelerator)
-    recordings = choose_part(parts, [args.train_split_name, "unlabelled", "train"])
+    recordings = choose_part(parts, "unlabelled", "train")
     index = index_speech(args, accelerator, recordings, audio_column, decode=False)
     return CropDataset(
         index.dataset,

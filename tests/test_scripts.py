@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from datasets import Dataset, DatasetDict
 from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
@@ -224,6 +225,7 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
         (["--train_dir", "{folder}", "--config_overrides", "[1]"], "JSON object"),
         (["--train_dir", "{folder}", "--resume_from_checkpoint", "nowhere"], "no checkpoint"),
         (["--train_dir", "{folder}", "--objective", "nonsense"], "nonsense"),
+        (["--train_dir", "{folder}", "--train_split_name", "other"], "no split other"),
     ],
 )
 def test_a_wrong_argument_of_pre_training_is_refused_in_one_sentence(speech_folder, tmp_path, words, message):
@@ -267,6 +269,17 @@ def test_two_processes_launched_by_accelerate_pre_train_one_model(speech_folder,
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
     assert AutoModelForPreTraining.from_pretrained(tmp_path).num_parameters() > 0
+
+
+def test_a_saved_dataset_is_read_by_its_split_and_column(speech_folder, tmp_path):
+    values = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(speech_folder.rglob("*.flac"))]
+    recordings = Dataset.from_dict({"sound": values})
+    DatasetDict({"left": recordings.select([0]), "right": recordings}).save_to_disk(tmp_path / "data")
+    words = ["--dataset_name", tmp_path / "data", "--audio_column_name", "sound", "--max_steps", "1"]
+    words += ["--per_device_train_batch_size", "4", "--train_split_name"]
+    assert len(losses(pretrain(tmp_path / "run", *words, "right"))) == 1
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        pretrain(tmp_path / "run", *words, "left")
 
 
 def test_silence_is_sound(tmp_path):

@@ -35,18 +35,18 @@ def main() -> None:
     start = time.perf_counter()
     run("-m", "training_mbt.corpus", "--size", "small")
     for objective in OBJECTIVES:
-        launch("run_pretrain.py", "recipes/demo_pretrain.yaml", "--objective", objective, output_dir=objective)
+        pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
     for task, split_column in TASKS.items():
         words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)
-        launch("run_finetune.py", "recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=f"{task}_frozen")
-        launch("run_finetune.py", "recipes/demo_full.yaml", *words, "supervised", output_dir=f"{task}_full")
+        finetune("recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=f"{task}_frozen")
+        finetune("recipes/demo_full.yaml", *words, "supervised", output_dir=f"{task}_full")
     report(collect())
     print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
 
 
-def launch(script: str, *words: str, output_dir: str) -> None:
-    """Run one of the scripts through accelerate, whose processes have one CPU thread if they are not given more."""
+def pretrain(*words: str, output_dir: str) -> None:
+    """Pre-train through accelerate, whose processes have one CPU thread if they are not given more."""
     machine = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
     threads = ("--num_cpu_threads_per_process", str(os.cpu_count() or 1))
     run(

@@ -16,33 +16,44 @@ BAD_AUDIO_NAME = "bad_audio.txt"
 
 
 def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[DatasetDict, str]:
-    """Open what the arguments name; gives the parts and the audio column. One process downloads, the others wait."""
-    with accelerator.main_process_first():
-        if args.dataset_name == SYNTHETIC:
-            return load_corpus(args.dataset_config_name or "small"), "audio"
-        return load_recordings(
-            args.train_dir,
-            args.dataset_name,
-            args.dataset_config_name,
-            audio_column_name=args.audio_column_name,
-            revision=args.dataset_revision,
-        )
+    """Open what the arguments name; one process downloads, the others wait.
 
-
-def choose_part(parts: DatasetDict, names: list[str | None]) -> Dataset:
-    """Give the first of the named parts that exists, or the only part.
+    Returns:
+        The parts, or with `--train_split_name` that one alone as "train", and the audio column.
 
     Raises:
-        ValueError: There are several parts, and none is named.
+        ValueError: There is no such part, or nothing to read.
     """
-    if names[0] is not None and names[0] not in parts:
-        raise ValueError(f"There is no split {names[0]!r}: the data set has {', '.join(map(str, parts))}.")
+    with accelerator.main_process_first():
+        if args.dataset_name == SYNTHETIC:
+            parts, audio_column = load_corpus(args.dataset_config_name or "small"), "audio"
+        elif args.dataset_name is not None:  # loads no other split than the one that is named
+            return load_recordings(
+                dataset_name=args.dataset_name,
+                dataset_config_name=args.dataset_config_name,
+                split=args.train_split_name,
+                audio_column_name=args.audio_column_name,
+                revision=args.dataset_revision,
+            )
+        else:
+            parts, audio_column = load_recordings(args.train_dir, audio_column_name=args.audio_column_name)
+    if args.train_split_name is not None:
+        parts = DatasetDict({"train": choose_part(parts, args.train_split_name)})
+    return parts, audio_column
+
+
+def choose_part(parts: DatasetDict, *names: str) -> Dataset:
+    """Give the first of the named parts that exists.
+
+    Raises:
+        ValueError: There is none.
+    """
     for name in names:
         if name in parts:
             return parts[name]
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    raise ValueError(f"The data set has the splits {', '.join(map(str, parts))}: choose one with --train_split_name.")
+    raise ValueError(
+        f"There is no split {' or '.join(names)}: choose one of {', '.join(map(str, parts))} with --train_split_name."
+    )
 
 
 def index_speech(
