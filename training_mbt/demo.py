@@ -54,11 +54,16 @@ def pretrain(*words: str, output_dir: str) -> None:
         "accelerate.commands.launch",
         *machine,
         *threads,
-        script,
+        "run_pretrain.py",
         *words,
         "--output_dir",
         str(OUTPUT_DIR / output_dir),
     )
+
+
+def finetune(*words: str, output_dir: str) -> None:
+    """Fine-tune in one process, without a launcher."""
+    run("run_finetune.py", *words, "--output_dir", str(OUTPUT_DIR / output_dir))
 
 
 def run(*words: str) -> None:
