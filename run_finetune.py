@@ -10,6 +10,7 @@ Axes: N clips, H features of a representation, K classes.
 import dataclasses
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from accelerate.utils import set_seed
 from datasets import DatasetDict, concatenate_datasets
 from transformers import AutoFeatureExtractor
 
-from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import ClipDataset
 from feature_extraction.splits import SPLIT_ALIASES, encode_labels, split_dataset
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
@@ -330,4 +331,7 @@ def report(args: FinetuneArguments, lines: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadAudioError as error:  # the file and its fault, without a page of traceback
+        sys.exit(f"{error}")

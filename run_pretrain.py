@@ -7,6 +7,7 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import CropDataset, collate_crops
 from modeling_mbt import MBTForPreTraining
 from modeling_mbt.objectives_mbt import OWN_NORMALIZATIONS, barlow_twins_floor, cross_correlation
@@ -234,4 +235,7 @@ def save_run(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BadAudioError as error:  # the file and its fault, without a page of traceback
+        sys.exit(f"{error}")
