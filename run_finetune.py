@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ class Run:
     label_fraction: float
     seed: int
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Folder name within a sweep; a model that was trained anew has another."""
         weights = Path(self.method, "model.safetensors")
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     speech = load_labelled_speech(args, accelerator, next(iter(extractors.values())).sampling_rate)
     announce(args, accelerator, speech)
     runs = [Run(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
+    names = {run.name for run in runs}  # before training, which may write into the folder of a model
     done = read_results(args, speech)
     for number, run in enumerate(runs):
         if any(line["run"] == run.name for line in done):
@@ -133,7 +135,6 @@ def main(argv: list[str] | None = None) -> None:
             done.append(write_result(args, speech, run, classifier, num_train))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        names = {run.name for run in runs}
         report(args, [line for line in done if line["run"] in names])
         push_to_hub(args)
 
@@ -286,7 +287,8 @@ def read_results(args: FinetuneArguments, speech: LabelledSpeech) -> list[dict]:
     """Read the results of earlier calls with the same settings: what is there is not done again."""
     path = Path(args.output_dir, RESULTS_NAME)
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return [line for line in lines if line["settings"] == settings(args, speech)]
+    current = settings(args, speech)
+    return [line for line in lines if line["settings"] == current]
 
 
 def write_result(
