@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo ablation test lint bench clean
 
 help:
 	@echo "make demo   pre-train and fine-tune on the built-in synthetic corpus, offline, in minutes (runs/demo)"
+	@echo "make ablation NAME=density   one of recipes/ablations on the built-in corpus (runs/ablations)"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff and pyright"
 	@echo "make bench  measure objectives and features against what people would use instead"
 
 demo: $(READY)
 	$(BIN)/python -m training_mbt.demo
+
+ablation: $(READY)
+	$(BIN)/python -m training_mbt.ablation recipes/ablations/$(NAME).yaml
 
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

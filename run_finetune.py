@@ -31,7 +31,9 @@ from training_mbt.classification import Classifier, LabelledSpeech, fit_frozen, 
 from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
 from training_mbt.hub import push_to_hub
 from training_mbt.label_fractions import select_label_fraction
+from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import create_accelerator
+from training_mbt.model_card import write_classifier_card
 from training_mbt.presets import PRESETS
 from training_mbt.speech_data import index_speech, open_recordings
 
@@ -135,7 +137,11 @@ def main(argv: list[str] | None = None) -> None:
             done.append(write_result(args, speech, run, classifier, num_train))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        report(args, [line for line in done if line["run"] in names])
+        results = [line for line in done if line["run"] in names]
+        report(args, results)
+        if any(line["method"] != "stats" for line in results):
+            config = MBTConfig.from_pretrained(args.output_dir)
+            write_classifier_card(args, config, results, next(iter(extractors.values())).sampling_rate)
         push_to_hub(args)
 
 
@@ -244,7 +250,7 @@ def load_model(args: FinetuneArguments, run: Run, label_names: list[str]) -> MBT
         return model
     pretrained = [name for name in args.model_name_or_path if name not in CONTROLS]
     if pretrained:
-        return MBTForSequenceClassification(MBTConfig.from_pretrained(pretrained[0], **labels))
+        return MBTForSequenceClassification(MBTConfig.from_pretrained(pretrained[0], **labels, encoder_density=1.0))
     return MBTForSequenceClassification(PRESETS[args.preset].config(**labels))
 
 
@@ -333,6 +339,7 @@ def report(args: FinetuneArguments, lines: list[dict]) -> None:
 
 
 if __name__ == "__main__":
+    start_cpu_processes()
     try:
         main()
     except BadAudioError as error:  # the file and its fault, without a page of traceback

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,18 @@ from torch.utils.data import DataLoader
 from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import CropDataset, collate_crops
 from modeling_mbt import MBTForPreTraining
-from modeling_mbt.objectives_mbt import OWN_NORMALIZATIONS, barlow_twins_floor, cross_correlation
+from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
+from training_mbt.accumulation import Losses, backpropagate_views
 from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
+from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from training_mbt.hub import push_to_hub
-from training_mbt.loop import count_steps, create_accelerator, train
+from training_mbt.launch import start_cpu_processes
+from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
+from training_mbt.model_card import source, write_pretraining_card
 from training_mbt.pictures import draw_cross_correlations, draw_losses
 from training_mbt.presets import PRESETS
-from training_mbt.run_log import read_log
+from training_mbt.run_log import is_logged, read_log
+from training_mbt.sparsity import SPARSITY_METHODS, SparseTraining, encoder_cost
 from training_mbt.speech_data import choose_part, index_speech, open_recordings, report_bad_audio
 from training_mbt.step_sampler import StepSampler, derive_seed
 
@@ -60,7 +66,20 @@ class PretrainArguments(RunArguments):
         default=None,
         metadata={"help": "JSON object of MBTAugmentation's arguments instead of the preset's distortions."},
     )
+    sparsity_method: str | None = field(
+        default=None,
+        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
+                  "choices": SPARSITY_METHODS},
+    )  # fmt: skip
+    density: float = field(
+        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of weights, data order and distortions."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.density != 1 and self.sparsity_method is None:
+            raise ValueError(f"--density {self.density} needs a --sparsity_method: {', '.join(SPARSITY_METHODS)}.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     extractor, augmentation, model = build(args)
     crops = load_crops(args, accelerator, extractor)
     max_steps = count_steps(args, len(crops), accelerator.num_processes)
+    sparsity = sparsify(args, accelerator, model, max_steps)
     announce(args, accelerator, model, crops, max_steps)
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, crops, args.seed)}
 
@@ -78,11 +98,23 @@ def main(argv: list[str] | None = None) -> None:
             report_bad_audio(args, accelerator, batch.pop("bad"))
             yield batch
 
-    def forward(network: torch.nn.Module, batch: dict, step: int) -> dict[str, torch.Tensor]:
-        seed = derive_seed(args.seed, step, accelerator.process_index)
-        view_a, view_b = make_views(batch, extractor, augmentation, torch.Generator().manual_seed(seed))
-        output = network(view_a, view_b)
-        return {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
+    watch = CollapseWatch()
+
+    def backpropagate(network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
+        first = accelerator.process_index * len(batches)
+        views = [
+            partial(
+                make_views, accelerator, batch, extractor, augmentation, derive_seed(args.seed, step, first + number)
+            )
+            for number, batch in enumerate(batches)
+        ]
+        output = backpropagate_views(accelerator, network, views)
+        losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
+        if is_logged(step + 1, args.logging_steps, max_steps):
+            losses |= diagnose(accelerator, model.config, output)
+            if words := watch.look(step + 1, losses, global_batch_size(args, accelerator.num_processes)):
+                accelerator.print(words)
+        return losses
 
     model = train(
         args,
@@ -90,14 +122,15 @@ def main(argv: list[str] | None = None) -> None:
         model,
         extractor,
         batches,
-        forward,
+        backpropagate,
         output_dir=Path(args.output_dir),
         max_steps=max_steps,
         description=args.objective,
+        sparsity=sparsity,
     )
     matrices["after"] = correlate(accelerator, model, extractor, augmentation, crops, args.seed)
     if accelerator.is_main_process:
-        save_run(args, model, extractor, augmentation, matrices)
+        save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
         push_to_hub(args)
     accelerator.wait_for_everyone()
 
@@ -114,6 +147,18 @@ def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation
     if args.augmentation is not None:
         augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation))
     return extractor, augmentation, MBTForPreTraining(preset.config(**overrides))
+
+
+def sparsify(
+    args: PretrainArguments, accelerator: Accelerator, model: MBTForPreTraining, max_steps: int
+) -> SparseTraining | None:
+    """Take weights out of the encoder, if a sparse one is asked for."""
+    if args.sparsity_method is None:
+        return None
+    model.config.encoder_density = args.density
+    return SparseTraining(
+        model.to(accelerator.device), args.sparsity_method, args.density, max_steps=max_steps, seed=args.seed
+    )
 
 
 def load_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor) -> CropDataset:
@@ -143,6 +188,7 @@ def crop_loader(
         seed=args.seed,
         start_step=start_step,
         max_steps=max_steps,
+        micro_batches=args.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
     )
@@ -156,12 +202,17 @@ def crop_loader(
 
 
 def make_views(
-    batch: dict, extractor: MBTFeatureExtractor, augmentation: MBTAugmentation, generator: torch.Generator
+    accelerator: Accelerator,
+    batch: dict,
+    extractor: MBTFeatureExtractor,
+    augmentation: MBTAugmentation,
+    seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """y_a = t(x), y_b = t'(x): two views (B, T, M) of the batch's crops (B, S), zeros after their ends included."""
-    waveforms_b = batch.get("second_waveforms", batch["waveforms"])
+    batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+    generator = torch.Generator().manual_seed(seed)
     view_a, _ = augmentation(batch["waveforms"], extractor, generator)
-    view_b, _ = augmentation(waveforms_b, extractor, generator)
+    view_b, _ = augmentation(batch.get("second_waveforms", batch["waveforms"]), extractor, generator)
     return view_a, view_b
 
 
@@ -169,7 +220,7 @@ def announce(
     args: PretrainArguments, accelerator: Accelerator, model: MBTForPreTraining, crops: CropDataset, max_steps: int
 ) -> None:
     """Say what is about to be trained, and which loss is as low as it can get."""
-    batch_size = args.per_device_train_batch_size * accelerator.num_processes
+    batch_size = global_batch_size(args, accelerator.num_processes)
     millions = sum(p.numel() for p in model.mbt.parameters()) / 1e6
     accelerator.print(
         f"Pre-training {args.objective} ({args.preset}, encoder of {millions:.2f} M parameters) on "
@@ -198,43 +249,54 @@ def correlate(
     """
     items = np.random.default_rng(seed).choice(len(crops), min(CORRELATION_CROPS, len(crops)), replace=False)
     batch = collate_crops([crops[0, int(item)] for item in items])
-    generator = torch.Generator().manual_seed(seed)
+    batch.pop("bad")
     model.eval().to(accelerator.device)
-    batch = {name: value.to(accelerator.device) for name, value in batch.items() if name != "bad"}
-    views = make_views(batch, extractor, augmentation, generator)
-    latents = [torch.cat([model.project(part) for part in view.split(64)]) for view in views]
-    config = model.config
-    normalization = config.latent_normalization or OWN_NORMALIZATIONS.get(config.objective, "batch")
-    if normalization == "none":  # a correlation is standardised along the batch
-        normalization = "batch"
-    matrix = cross_correlation(latents[0], latents[1], normalization, float(config.latent_normalization_strength))
-    return matrix.cpu().numpy()
+    views = make_views(accelerator, batch, extractor, augmentation, seed)
+    z_a, z_b = (torch.cat([model.project(part) for part in view.split(64)]) for view in views)
+    return cross_correlation(z_a, z_b, *correlation_normalization(model.config)).cpu().numpy()
 
 
 def save_run(
     args: PretrainArguments,
+    accelerator: Accelerator,
     model: MBTForPreTraining,
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
+    crops: CropDataset,
     matrices: dict,
 ) -> None:
-    """Leave model, extractor, recipe and pictures in `output_dir`."""
+    """Leave model, extractor, recipe, pictures and card in `output_dir`."""
     output_dir = Path(args.output_dir)
     model.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)
     (output_dir / "augmentation.json").write_text(json.dumps(augmentation.to_dict(), indent=2))
     (output_dir / "training_args.json").write_text(json.dumps(asdict(args), indent=2))
     np.savez_compressed(output_dir / "cross_correlation.npz", **matrices)
-    source = args.train_dir or f"{args.dataset_name} {args.dataset_config_name or ''}".strip()
-    draw_losses(output_dir / "loss.png", {args.objective: read_log(output_dir)}, f"Pre-training on {source}")
+    draw_losses(output_dir / "loss.png", {args.objective: read_log(output_dir)}, f"Pre-training on {source(args)}")
     draw_cross_correlations(
         output_dir / "cross_correlation.png",
         matrices,
-        f"Cross-correlation of the latents, {args.objective} on {source}",
+        f"Cross-correlation of the latents, {args.objective} on {source(args)}",
     )
+    batch_size = global_batch_size(args, accelerator.num_processes)
+    log = read_log(output_dir)
+    facts = {
+        "speech": f"{crops.seconds.sum() / 3600:.2f} h in {len(crops.seconds)} recordings",
+        "crops": f"{crops.crop_seconds:g} s, {args.views.replace('_', ' ')}",
+        "steps": f"{log[-1]['step']} of {batch_size} pairs",
+        "learning rate": f"{args.learning_rate:g}, {args.warmup_steps} steps of warm-up, cosine",
+        "precision": accelerator.mixed_precision,
+        "seed": args.seed,
+    }
+    if args.sparsity_method is not None:
+        facts["sparse training"] = f"{args.sparsity_method}, density {args.density:g}"
+    num_frames = 1 + round(crops.crop_seconds * extractor.sampling_rate) // extractor.hop_length
+    cost = encoder_cost(model.mbt, num_frames)
+    write_pretraining_card(args, model.config, cost, facts, log[-1], extractor.sampling_rate)
 
 
 if __name__ == "__main__":
+    start_cpu_processes()
     try:
         main()
     except BadAudioError as error:  # the file and its fault, without a page of traceback

@@ -40,6 +40,9 @@ class MBTConfig(PreTrainedConfig):
             `"mean_max"` (the sum of mean and maximum over time) or `"mean"`.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout in front of each per-frame linear layer and in front of the classifier.
+        encoder_density (`float`, *optional*, defaults to 1.0):
+            Share of the weights of convolutions and linear layers, the first one aside, that sparse training left in
+            the encoder. The rest is zero, and fine-tuning keeps it so.
         projector_sizes (`list[int]`, *optional*, defaults to `[1024, 1024, 1024]`):
             Widths of the projector's linear layers; the last one is D, the dimension of the latents.
         objective (`str`, *optional*, defaults to `"bt"`):
@@ -71,6 +74,7 @@ class MBTConfig(PreTrainedConfig):
     frame_hidden_sizes: list[int] = field(default_factory=lambda: [512, 512])
     pooling_mode: Literal["mean_max", "mean"] = "mean_max"
     hidden_dropout_prob: float | int = 0.0
+    encoder_density: float | int = 1.0
     projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
     objective: str = "bt"
     redundancy_loss_weight: float | int = 0.005
@@ -94,5 +98,7 @@ class MBTConfig(PreTrainedConfig):
         sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes, [self.num_mel_bins]]
         if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
+        if not 0 < self.encoder_density <= 1:
+            raise ValueError(f"`encoder_density` must lie in (0, 1] and is {self.encoder_density}.")
         if not 0 <= self.hidden_dropout_prob < 1:
             raise ValueError(f"`hidden_dropout_prob` must lie in [0, 1) and is {self.hidden_dropout_prob}.")

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import ModelOutput
 
 from .configuration_mbt import MBTConfig
-from .objectives_mbt import compute_objective, validate_objective
+from .objectives_mbt import ObjectiveOutput, compute_objective, validate_objective
 
 AUTO_MAP = {
     "AutoConfig": "configuration_mbt.MBTConfig",
@@ -35,6 +35,8 @@ class MBTForPreTrainingOutput(ModelOutput):
         redundancy_loss: Its second term, unweighted, that decorrelates the latents, ().
         projections: Latents of the first view, (B, D).
         projections_b: Latents of the second view, (B, D).
+        representations: What the projector was given of the first view, (B, H).
+        representations_b: The same of the second view, (B, H).
     """
 
     loss: Tensor | None = None
@@ -42,6 +44,8 @@ class MBTForPreTrainingOutput(ModelOutput):
     redundancy_loss: Tensor | None = None
     projections: Tensor | None = None
     projections_b: Tensor | None = None
+    representations: Tensor | None = None
+    representations_b: Tensor | None = None
 
 
 class MBTConvLayer(nn.Module):
@@ -278,21 +282,30 @@ class MBTForPreTraining(MBTPreTrainedModel):
         Raises:
             ValueError: Fewer than two clips in the global batch: batch statistics need two.
         """
-        projections = self.project(input_features, attention_mask)
-        output = MBTForPreTrainingOutput(projections=projections)
+        output = MBTForPreTrainingOutput()
+        output["representations"] = self.mbt(input_features, attention_mask, return_dict=True).pooler_output
+        output["projections"] = self.projector(output["representations"])
         if input_features_b is not None:
-            projections_b = output["projections_b"] = self.project(input_features_b, attention_mask_b)
+            output["representations_b"] = self.mbt(input_features_b, attention_mask_b, return_dict=True).pooler_output
+            output["projections_b"] = self.projector(output["representations_b"])
             if return_loss:
-                objective = compute_objective(
-                    z_a=projections,
-                    z_b=projections_b,
-                    redundancy_loss_weight=self.config.redundancy_loss_weight,
-                    **_objective_arguments(self.config),
-                )
-                output["loss"] = objective.loss
-                output["invariance_loss"] = objective.invariance_loss
-                output["redundancy_loss"] = objective.redundancy_loss
+                objective = self.compare(output["projections"], output["projections_b"])
+                for name, value in objective._asdict().items():
+                    output[name] = value
         return output if _wants_dict(self, return_dict) else output.to_tuple()
+
+    def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:
+        """The config's objective on latents (B, D) of two views; in several processes each gives its own rows.
+
+        Raises:
+            ValueError: Fewer than two clips in the global batch.
+        """
+        return compute_objective(
+            z_a=projections,
+            z_b=projections_b,
+            redundancy_loss_weight=self.config.redundancy_loss_weight,
+            **_objective_arguments(self.config),
+        )
 
     def project(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Z = g(f(y)): (B, T, M) -> (B, D)."""

@@ -164,12 +164,22 @@ def cross_correlation(
     With "l2" it is that of the modified objective. Arguments and errors as for `compute_objective`, which itself never
     builds this matrix when N < D.
     """
-    validate_objective("bt", latent_normalization, latent_normalization_strength)
-    z_a, z_b = _checked(z_a, z_b)
-    with torch.autocast(z_a.device.type, enabled=False):
-        sizes = _shard_sizes(z_a)
-        a, b = (_normalized(z, latent_normalization, latent_normalization_strength, sizes) for z in (z_a, z_b))
+    a, b, sizes = _correlated(z_a, z_b, latent_normalization, latent_normalization_strength)
+    with torch.autocast(a.device.type, enabled=False):
         return _AllSum.apply(a.T @ b, sizes) / sum(sizes)
+
+
+def correlation_statistics(
+    z_a: Tensor, z_b: Tensor, latent_normalization: str = "batch", latent_normalization_strength: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Mean of C_ii and root mean square of C_ij over i != j, two 0-d tensors, of the matrix of `cross_correlation`.
+
+    It is not built when N < D. Arguments and errors as for `cross_correlation`.
+    """
+    a, b, sizes = _correlated(z_a, z_b, latent_normalization, latent_normalization_strength)
+    diagonal, redundancy = _diagonal_and_redundancy(a, b, sizes)
+    num_dims = len(diagonal)
+    return diagonal.mean(), (redundancy.clamp(min=0) / max(1, num_dims * (num_dims - 1))).sqrt()
 
 
 def barlow_twins_floor(num_samples: int, num_dims: int, redundancy_loss_weight: float = 0.005) -> float:
@@ -190,6 +200,19 @@ def barlow_twins_floor(num_samples: int, num_dims: int, redundancy_loss_weight: 
         )
     weight = min(redundancy_loss_weight, 1.0)
     return num_dims * (1 - 1 / (1 - weight + weight * num_dims / rank))
+
+
+def _correlated(z_a: Tensor, z_b: Tensor, normalization: str, strength: float) -> tuple[Tensor, Tensor, list[int]]:
+    """The factors A and B of C = A^T B / N, and the rows of each process."""
+    validate_objective("bt", normalization, strength)
+    z_a, z_b = _checked(z_a, z_b)
+    with torch.autocast(z_a.device.type, enabled=False):
+        sizes = _shard_sizes(z_a)
+        return (
+            _normalized(z_a, normalization, strength, sizes),
+            _normalized(z_b, normalization, strength, sizes),
+            sizes,
+        )
 
 
 def _correlation_objective(a: Tensor, b: Tensor, sizes: list[int], redundancy_loss_weight: float) -> ObjectiveOutput:

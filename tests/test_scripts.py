@@ -1,6 +1,7 @@
 """Both scripts from the command line's words to what they leave, on recordings of a few seconds."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import soundfile as sf
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
@@ -17,6 +19,7 @@ import run_finetune
 import run_pretrain
 from feature_extraction.speech import BadAudioError, to_waveform
 from training_mbt.run_log import read_log
+from training_mbt.sparsity import encoder_cost
 
 TINY = ["--preset", "tiny", "--per_device_train_batch_size", "8", "--logging_steps", "1", "--warmup_steps", "0"]
 
@@ -57,6 +60,10 @@ def test_pre_training_leaves_a_model_that_the_auto_classes_open_and_the_record_o
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     weight = model.config.redundancy_loss_weight
     for line in log:
+        assert 1 < line["effective_rank"] < 8
+        assert 0 < line["representation_effective_rank"] < 8
+        assert abs(line["mean_correlation"]) <= 1
+        assert line["loss"] > line["loss_floor"] > 0
         assert line["loss"] == pytest.approx(line["invariance_loss"] + weight * line["redundancy_loss"], rel=1e-4)
     with np.load(pretrained / "cross_correlation.npz") as matrices:
         assert matrices["before"].shape == matrices["after"].shape == (48, 48)
@@ -114,6 +121,43 @@ def test_two_crops_of_an_utterance_and_json_overrides_change_the_run(speech_fold
     assert model.config.projector_sizes == [20]
     assert model.config.num_mel_bins == AutoFeatureExtractor.from_pretrained(run).feature_size == 24
     assert json.loads((run / "augmentation.json").read_text())["waveform"] == [{"name": "gain"}]
+
+
+def run_snippet(folder, monkeypatch):
+    """Run the code of a card as it is printed, where the run's folder has the name that the card gives it."""
+    card = ModelCard.load(folder / "README.md", ignore_metadata_errors=False)
+    monkeypatch.chdir(folder.parent)
+    names: dict = {}
+    exec(card.content.split("```python\n")[1].split("```")[0], names)
+    return card, names
+
+
+def test_the_card_of_an_encoder_tells_what_was_measured_and_its_code_runs(pretrained, monkeypatch):
+    card, names = run_snippet(pretrained, monkeypatch)
+    assert names["embedding"].shape == (1, 32)
+    assert card.data.pipeline_tag == "feature-extraction"
+    last = read_log(pretrained)[-1]
+    for name in ("loss", "loss_floor", "mean_correlation", "off_diagonal_rms", "representation_effective_rank"):
+        assert f"| {last[name]:.4g} |" in card.content
+    assert "At step 4" in card.content
+    assert "4 of 8 pairs" in card.content
+    assert str(pretrained.parent) not in card.content
+    assert "sparse" not in card.content
+
+
+def test_the_card_of_a_classifier_holds_its_results_as_metadata_and_its_code_runs(
+    speech_folder, pretrained, tmp_path, monkeypatch, capsys
+):
+    words = ["--train_dir", speech_folder, "--freeze_encoder", "--seed", "0", "1"]
+    run = finetune(tmp_path / "run", [pretrained, "stats"], *words)
+    card, _ = run_snippet(run, monkeypatch)
+    assert "'label': 'low'" in capsys.readouterr().out
+    assert card.data.pipeline_tag == "audio-classification"
+    (evaluation,) = card.data.eval_results
+    accuracies = [line["accuracy"] for line in results(run) if line["method"] == str(pretrained)]
+    assert evaluation.metric_value == pytest.approx(np.mean(accuracies))
+    assert f"| {pretrained.name} | frozen | 1 | {100 * np.mean(accuracies):.1f} ± " in card.content
+    assert str(speech_folder.parent) not in card.content
 
 
 @pytest.fixture
@@ -225,6 +269,7 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
         (["--train_dir", "{folder}", "--config_overrides", "[1]"], "JSON object"),
         (["--train_dir", "{folder}", "--resume_from_checkpoint", "nowhere"], "no checkpoint"),
         (["--train_dir", "{folder}", "--objective", "nonsense"], "nonsense"),
+        (["--train_dir", "{folder}", "--gradient_accumulation_steps", "9"], "gradient_accumulation_steps"),
         (["--train_dir", "{folder}", "--train_split_name", "other"], "no split other"),
     ],
 )
@@ -247,6 +292,7 @@ def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(
     ("script", "words", "message"),
     [
         (run_pretrain, ["--output_dir", "x"], "--train_dir"),
+        (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--density", "0.5"], "--sparsity_method"),
         (run_finetune, ["--output_dir", "x", "--train_dir", "y"], "--model_name_or_path"),
         (run_finetune, ["--output_dir", "x", "--train_dir", "y", "--model_name_or_path", "stats"], "--freeze_encoder"),
         (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--on_bad_audio", "repair"], "repair"),
@@ -259,16 +305,40 @@ def test_a_wrong_command_line_is_refused_with_what_to_do(script, words, message,
 
 
 @pytest.mark.slow
-def test_two_processes_launched_by_accelerate_pre_train_one_model(speech_folder, tmp_path):
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-             "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+def test_two_processes_train_as_one_with_twice_the_micro_batches(speech_folder, tmp_path):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+                "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
     root = Path(run_pretrain.__file__).parent
-    script = [str(root / "run_pretrain.py"), *TINY, "--train_dir", str(speech_folder), "--max_steps", "3",
-              "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path)]  # fmt: skip
-    done = subprocess.run([*words, *script], cwd=root, capture_output=True, text=True, check=False)
+    words = ["--train_dir", str(speech_folder), "--per_device_train_batch_size", "3", "--max_steps", "3"]
+    script = [str(root / "run_pretrain.py"), *TINY, *words, "--gradient_accumulation_steps", "2"]
+    done = subprocess.run(
+        [*launcher, *script, "--output_dir", str(tmp_path / "two")], cwd=root, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
-    assert AutoModelForPreTraining.from_pretrained(tmp_path).num_parameters() > 0
+    one = pretrain(tmp_path / "one", *words, "--gradient_accumulation_steps", "4")
+    assert len(losses(one)) == 3
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(one), rtol=1e-5)
+    assert "3 steps of 12 pairs" in done.stdout
+    assert AutoModelForPreTraining.from_pretrained(tmp_path / "two").num_parameters() > 0
+
+
+def test_a_sparse_run_resumes_bit_for_bit_saves_zeros_and_stays_sparse_when_it_is_fine_tuned(speech_folder, tmp_path):
+    words = ["--train_dir", speech_folder, "--sparsity_method", "rigl", "--density", "0.25", "--save_steps", "1"]
+    words += ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "5"]
+    run = pretrain(tmp_path / "run", *words)
+    weights = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").unlink()
+    pretrain(run, *words, "--resume_from_checkpoint", run / "checkpoint-2")
+    assert (run / "model.safetensors").read_bytes() == weights
+    tuned = finetune(tmp_path / "tuned", run, "--train_dir", speech_folder, "--max_steps", "3")
+    for folder in (run, run / "checkpoint-3", tuned):
+        model = AutoModel.from_pretrained(folder)
+        assert model.config.encoder_density == 0.25
+        assert encoder_cost(model, num_frames=48).density == pytest.approx(0.25, abs=0.01)
+    card = (run / "README.md").read_text()
+    assert "| sparse training | rigl, density 0.25 |" in card
+    assert re.search(r"25\.\d % of those that are pruned remain, .* MFLOP \(\d\d\.\d %\)", card)
 
 
 def test_a_saved_dataset_is_read_by_its_split_and_column(speech_folder, tmp_path):

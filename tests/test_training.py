@@ -47,6 +47,16 @@ def test_processes_share_each_step_of_one_process_with_the_same_global_batch():
     assert [a + b for a, b in zip(*shares, strict=True)] == steps_of()
 
 
+def test_micro_batches_share_each_step_of_one_batch():
+    shares = [steps_of(batch_size=2, micro_batches=2)[first::2] for first in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == steps_of()
+    both = [steps_of(batch_size=1, micro_batches=2, num_processes=2, process_index=index) for index in range(2)]
+    assert [a + b for a, b in zip(both[0][::2], both[0][1::2], strict=True)] == steps_of(
+        batch_size=2, num_processes=2, process_index=0
+    )
+    assert len(StepSampler(22, 2, seed=0, start_step=1, max_steps=4, micro_batches=2)) == 6
+
+
 def test_another_seed_is_another_order_and_too_few_items_are_refused():
     assert steps_of(seed=1) != steps_of()
     with pytest.raises(ValueError, match="per_device_train_batch_size"):

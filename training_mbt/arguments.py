@@ -42,7 +42,16 @@ class RunArguments:
     )  # fmt: skip
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides num_train_epochs if positive."})
     num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the data."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Clips per process and step."})
+    per_device_train_batch_size: int = field(
+        default=128, metadata={"help": "Clips that a process runs through the network at a time."}
+    )
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "So many of these batches make the batch of one step; exact for every objective."}
+    )
+    sync_batch_norm: bool = field(
+        default=True,
+        metadata={"help": "Batch norm over the clips of all processes instead of each process's; on several GPUs."},
+    )
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay; none on biases and norms."})
     warmup_steps: int = field(
@@ -67,7 +76,12 @@ class RunArguments:
     hub_private_repo: bool = field(default=False, metadata={"help": "Create the repository as private."})
 
     def __post_init__(self):
-        for name in ("per_device_train_batch_size", "logging_steps", "save_total_limit"):
+        for name in (
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "logging_steps",
+            "save_total_limit",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1 and is {getattr(self, name)}.")
         if (self.dataset_name is None) == (self.train_dir is None):

@@ -18,9 +18,11 @@ from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import ClipDataset, collate_clips
 from modeling_mbt import MBTForSequenceClassification
 
+from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
 from .linear_head import fit_linear_head
 from .loop import train
+from .sparsity import SparseTraining
 from .step_sampler import StepSampler, derive_seed, steps_per_epoch
 
 ACCURACY = str(Path(__file__).parent / "metrics" / "top1_accuracy.py")
@@ -112,8 +114,9 @@ def fit_full(
         eval_steps: Steps between two measurements on validation; 0 measures at the end only.
         description: Words in front of the progress bar.
     """
-    batch_size = min(args.per_device_train_batch_size, max(1, len(train_rows) // accelerator.num_processes))
-    epoch_steps = steps_per_epoch(len(train_rows), batch_size * accelerator.num_processes)
+    shares = args.gradient_accumulation_steps * accelerator.num_processes
+    batch_size = min(args.per_device_train_batch_size, max(1, len(train_rows) // shares))
+    epoch_steps = steps_per_epoch(len(train_rows), batch_size * shares)
     max_steps = args.max_steps if args.max_steps > 0 else max(1, round(args.num_train_epochs * epoch_steps))
 
     def batches(start_step: int) -> Iterator[dict]:
@@ -123,6 +126,7 @@ def fit_full(
             seed=seed,
             start_step=start_step,
             max_steps=max_steps,
+            micro_batches=args.gradient_accumulation_steps,
             num_processes=accelerator.num_processes,
             process_index=accelerator.process_index,
         )
@@ -137,11 +141,16 @@ def fit_full(
             batch.pop("bad")
             yield batch
 
-    def forward(network: torch.nn.Module, batch: dict, step: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(derive_seed(seed, step, accelerator.process_index))
-        features, mask = augmentation(batch["waveforms"], extractor, generator, batch["lengths"])
-        output = network(features, mask, labels=batch["labels"])
-        return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
+    def backpropagate(network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
+        def forward(batch: dict, number: int) -> Losses:
+            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+            share = accelerator.process_index * len(batches) + number
+            generator = torch.Generator().manual_seed(derive_seed(seed, step, share))
+            features, mask = augmentation(batch["waveforms"], extractor, generator, batch["lengths"])
+            output = network(features, mask, labels=batch["labels"])
+            return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
+
+        return backpropagate_mean(accelerator, network, batches, forward)
 
     def accuracy_on(part: str) -> float:
         return _accuracy(*predict(args, accelerator, model, extractor, speech.clips, speech.rows[part]))
@@ -152,10 +161,11 @@ def fit_full(
         model,
         extractor,
         batches,
-        forward,
+        backpropagate,
         output_dir=output_dir,
         max_steps=max_steps,
         description=description,
+        sparsity=SparseTraining.keep_zeros(model.to(accelerator.device)) if model.config.encoder_density < 1 else None,
         eval_steps=eval_steps,
         evaluate=lambda: {"eval_accuracy": accuracy_on("validation")},
     )

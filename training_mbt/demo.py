@@ -3,16 +3,13 @@
 Run as `python -m training_mbt.demo`; `runs/demo` then holds checkpoints, results.csv and pictures.
 """
 
-import os
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .commands import finetune, pretrain, run
 from .pictures import draw_accuracies, draw_cross_correlations, draw_losses
 from .run_log import read_log
 
@@ -35,42 +32,14 @@ def main() -> None:
     start = time.perf_counter()
     run("-m", "training_mbt.corpus", "--size", "small")
     for objective in OBJECTIVES:
-        pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=objective)
+        pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
     for task, split_column in TASKS.items():
         words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)
-        finetune("recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=f"{task}_frozen")
-        finetune("recipes/demo_full.yaml", *words, "supervised", output_dir=f"{task}_full")
+        finetune("recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=OUTPUT_DIR / f"{task}_frozen")
+        finetune("recipes/demo_full.yaml", *words, "supervised", output_dir=OUTPUT_DIR / f"{task}_full")
     report(collect())
     print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
-
-
-def pretrain(*words: str, output_dir: str) -> None:
-    """Pre-train through accelerate, whose processes have one CPU thread if they are not given more."""
-    machine = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-    threads = ("--num_cpu_threads_per_process", str(os.cpu_count() or 1))
-    run(
-        "-m",
-        "accelerate.commands.launch",
-        *machine,
-        *threads,
-        "run_pretrain.py",
-        *words,
-        "--output_dir",
-        str(OUTPUT_DIR / output_dir),
-    )
-
-
-def finetune(*words: str, output_dir: str) -> None:
-    """Fine-tune in one process, without a launcher."""
-    run("run_finetune.py", *words, "--output_dir", str(OUTPUT_DIR / output_dir))
-
-
-def run(*words: str) -> None:
-    """Show a command and run it; its failure ends the demo."""
-    shown = shlex.join(["python", *words]).replace("python -m accelerate.commands.launch", "accelerate launch")
-    print(f"\n$ {shown}", flush=True)
-    subprocess.run([sys.executable, *words], check=True)
 
 
 def collect() -> pd.DataFrame:

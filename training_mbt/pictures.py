@@ -92,6 +92,52 @@ def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
     _save(figure, path)
 
 
+def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -> None:
+    """Draw top-1 accuracy against a varied argument, a panel for each task: mean and one standard deviation.
+
+    Args:
+        path: Picture to write.
+        results: A row for each fitted head with `task`, `curve`, `position` (empty: a line across), `accuracy`,
+            `chance`.
+        axis_name: What the positions are.
+        title: What is compared on what data.
+    """
+    tasks, curves = list(dict.fromkeys(results["task"])), list(dict.fromkeys(results["curve"]))
+    positions = [value for value in dict.fromkeys(results["position"]) if value != ""]
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in positions)
+    places = {value: value if numeric else number for number, value in enumerate(positions)}
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(4.4 * len(tasks) + 1.6, 4), squeeze=False, layout="constrained"
+    )
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for number, curve in enumerate(curves):
+            rows, color = (
+                results[(results.task == task) & (results.curve == curve)],
+                plt.get_cmap("tab10")(number % 10),
+            )
+            if (rows["position"] == "").all():
+                axis.axhline(100 * rows["accuracy"].mean(), color=color, linestyle="dashed", label=curve)
+                continue
+            groups = [
+                (places[value], 100 * group["accuracy"]) for value, group in rows.groupby("position", sort=False)
+            ]
+            x, means, spreads = zip(*sorted((p, v.mean(), v.std(ddof=0)) for p, v in groups), strict=True)
+            axis.errorbar(x, means, spreads, marker="o", capsize=3, color=color, label=curve)
+        axis.axhline(100 * results[results.task == task]["chance"].mean(), color="black", linestyle="dotted")
+        if numeric and min(positions) > 0 and max(positions) >= 8 * min(positions):
+            axis.set_xscale("log")
+        axis.set(title=task, xlabel=axis_name, xticks=list(places.values()))
+        axis.set_xticklabels(
+            [f"{value:g}" if numeric else value for value in positions], rotation=0 if numeric else 30
+        )
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("top-1 accuracy (%)")
+    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(f"{title}; chance is dotted")
+    _save(figure, path)
+
+
 def _save(figure, path: Path) -> None:
     figure.savefig(path, dpi=120)
     plt.close(figure)

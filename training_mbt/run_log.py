@@ -54,7 +54,7 @@ class RunLog:
     def step(self, step: int, values: dict) -> None:
         """Tell of one finished step; `values` maps names to 0-d tensors or numbers, averaged over processes."""
         self.bar.update()
-        if step % self.logging_steps and step != self.max_steps:
+        if not is_logged(step, self.logging_steps, self.max_steps):
             return
         tensors = {name: torch.as_tensor(value).detach() for name, value in values.items()}
         values = {name: float(self.accelerator.reduce(tensor, "mean")) for name, tensor in tensors.items()}  # pyright: ignore[reportArgumentType]
@@ -79,6 +79,11 @@ class RunLog:
     def close(self) -> None:
         """End the bar."""
         self.bar.close()
+
+
+def is_logged(step: int, logging_steps: int, max_steps: int) -> bool:
+    """Whether a finished step gets a line: every `logging_steps`, and the last one."""
+    return step % logging_steps == 0 or step == max_steps
 
 
 def read_log(output_dir: Path) -> list[dict]:

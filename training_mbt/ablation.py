@@ -1,0 +1,168 @@
+"""Ablations: pre-train over a grid of arguments, fit linear heads on every encoder, and draw accuracy over the grid.
+
+    python -m training_mbt.ablation recipes/ablations/density.yaml
+
+`runs/ablations/<name>` then holds an encoder for each cell of the grid, `results.csv`, `results.md` and
+`accuracy.png`. What is done is not done again: a second call goes on where the first one stopped.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from .commands import finetune, pretrain
+from .pictures import draw_curves
+
+OUTPUT_DIR = Path("runs/ablations")
+CONTROLS = ("random", "stats")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A recipe of `recipes/ablations`."""
+
+    title: str
+    """What the picture is about."""
+    axis: str
+    """The varied argument along the horizontal axis; the others make curves, and `seed` makes repetitions."""
+    vary: dict[str, list]
+    """Argument of pre-training -> its values. `config_overrides.x` is entry x of that JSON object."""
+    pretrain: dict[str, Any]
+    """Arguments that all encoders share."""
+    finetune: dict[str, Any]
+    """Arguments of the linear heads."""
+    tasks: dict[str, str | None]
+    """Label column -> column of its parts, if there is one."""
+    baseline: dict[str, Any] | None = None
+    """Arguments of one more encoder, drawn as a line across; `{}` is the shared arguments alone."""
+    controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    """Encoders without pre-training."""
+
+    def __post_init__(self):
+        if self.axis not in self.vary:
+            raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {', '.join(self.vary)}.")
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Give the varied arguments of every encoder."""
+        grid = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+        return grid + ([] if self.baseline is None else [self.baseline])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run an ablation."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="a YAML file of recipes/ablations")
+    parser.add_argument("--output_dir", type=Path, help="by default runs/ablations/NAME")
+    args = parser.parse_args(argv)
+    ablation = read_ablation(args.recipe)
+    output_dir = args.output_dir or OUTPUT_DIR / args.recipe.stem
+    encoders = {}
+    for number, cell in enumerate(ablation.cells()):
+        print(f"\n[{number + 1}/{len(ablation.cells())}] {describe(cell)}", flush=True)
+        encoders[train_encoder(ablation, cell, output_dir)] = cell
+    for task, split_column in ablation.tasks.items():
+        words = ["--model_name_or_path", *map(str, encoders), *ablation.controls, "--freeze_encoder"]
+        words += ["--label_column_name", task, *(["--split_column_name", split_column] if split_column else [])]
+        words += as_words(ablation.finetune)
+        finetune(*words, output_dir=output_dir / "tasks" / task)
+    report(ablation, collect(ablation, encoders, output_dir), output_dir)
+
+
+def read_ablation(path: Path) -> Ablation:
+    """Read a recipe.
+
+    Raises:
+        ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
+    """
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return Ablation(**recipe)
+    except TypeError as error:
+        raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
+
+
+def describe(cell: Mapping[str, Any]) -> str:
+    """Name a cell of the grid."""
+    return ", ".join(f"{name.split('.')[-1]} {value}" for name, value in cell.items()) or "baseline"
+
+
+def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path) -> Path:
+    """Pre-train the encoder of a cell, unless it is there; gives its folder."""
+    words = as_words(merged(ablation.pretrain, cell))
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
+    name = "-".join(f"{key.split('.')[-1]}_{value}" for key, value in cell.items()) or "baseline"
+    folder = output_dir / "encoders" / f"{name}-{digest}"
+    if not (folder / "README.md").is_file():  # the card is written last
+        pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=folder)
+    return folder
+
+
+def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a cell's arguments over the shared ones; `a.b` is entry b of the object a."""
+    arguments = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
+    for name, value in cell.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            arguments.setdefault(outer, {})[inner] = value
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def as_words(arguments: Mapping[str, Any]) -> list[str]:
+    """Write arguments as they stand on a command line."""
+    words = []
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
+    return words
+
+
+def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> pd.DataFrame:
+    """Gather the results: a row for each task, encoder, share of labels and seed."""
+    rows = []
+    for task in ablation.tasks:
+        for row in pd.read_csv(output_dir / "tasks" / task / "results.csv").to_dict("records"):
+            cell = encoders.get(Path(row["method"]))
+            if cell is None:
+                curve, position = row["method"], None
+            elif cell is ablation.baseline or cell == ablation.baseline:
+                curve, position = describe(cell), None
+            else:
+                rest = {name: value for name, value in cell.items() if name not in (ablation.axis, "seed")}
+                curve, position = describe(rest) if rest else "pre-trained", cell[ablation.axis]
+            rows.append({**row, "curve": curve, "position": position})
+    return pd.DataFrame(rows)
+
+
+def report(ablation: Ablation, results: pd.DataFrame, output_dir: Path) -> None:
+    """Write table and picture, and print the table."""
+    results.to_csv(output_dir / "results.csv", index=False)
+    results = results.assign(position=results["position"].map(lambda value: "" if pd.isna(value) else value))
+    keys = ["curve", "position", "label_fraction"]
+    table = results.groupby([*keys, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
+    cells = table.apply(lambda row: f"{row['mean']:.1f} ± {row['std']:.1f}", axis=1).unstack("task")
+    heads = ["", ablation.axis.split(".")[-1], "labels", *cells.columns]
+    lines = [
+        "| " + " | ".join(map(str, row)) + " |"
+        for row in [heads, *([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True))]
+    ]
+    lines.insert(1, "|---" * len(heads) + "|")
+    data = Path(str(ablation.pretrain.get("train_dir") or ablation.pretrain.get("dataset_name"))).name
+    text = f"{ablation.title}: accuracy in %, mean ± standard deviation over seeds ({data})\n\n" + "\n".join(lines)
+    (output_dir / "results.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}")
+    draw_curves(output_dir / "accuracy.png", results, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
+    print(f"\nEverything is in {output_dir}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Gradients of a batch that is too large for memory, micro-batch by micro-batch.
+
+Axes: k micro-batches of B pairs in each of W processes, N = W k B pairs in the whole batch, D latents, H hidden size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
+
+Views = tuple[Tensor, Tensor]
+Losses = dict[str, Tensor]
+
+
+def backpropagate_views(
+    accelerator: Accelerator, network: nn.Module, micro_batches: Sequence[Callable[[], Views]]
+) -> MBTForPreTrainingOutput:
+    """Add the gradient of the objective over the whole batch to the parameters' gradients.
+
+    Losses of micro-batches do not add up to the loss of their batch, whose statistics they share. So there are two
+    passes (gradient caching, arXiv 2101.06983): the first one keeps the projections alone, from which the loss and
+    its gradient dL/dZ follow; the second one runs each micro-batch again, with the same dropout, and backpropagates
+    its rows of dL/dZ. Memory is that of one micro-batch and of the (N, D) projections; a step takes a forward pass
+    more. The result is exact for a network that treats clips one by one. Batch norm does not: it normalises over each
+    micro-batch, as it does over each process's share of a batch. Its running statistics see every clip once.
+
+    Args:
+        accelerator: Of `create_accelerator`; brings mixed precision, loss scaling and the mean over processes.
+        network: The prepared `MBTForPreTraining`.
+        micro_batches: Each gives its two views, (B, T, M), and the same ones when it is called again.
+
+    Returns:
+        The output over all of this process's micro-batches, (k B, D) and (k B, H); the loss is that of the N pairs.
+    """
+    if len(micro_batches) == 1:
+        output = network(*micro_batches[0]())
+        accelerator.backward(output.loss)
+        return output
+    model: MBTForPreTraining = accelerator.unwrap_model(network)
+    random_state = _random_state(accelerator.device)
+    outputs = _project_all(network, micro_batches)
+    output = MBTForPreTrainingOutput(**{name: torch.cat([one[name] for one in outputs]) for name in outputs[0]})
+    gradients = _differentiate(model, output)
+    rows = [len(one["projections"]) for one in outputs]
+    with _replayed(random_state, accelerator.device):
+        for number, (views, *slices) in enumerate(
+            zip(micro_batches, *(gradient.split(rows) for gradient in gradients), strict=True)
+        ):
+            is_last = number == len(micro_batches) - 1
+            with nullcontext() if is_last else accelerator.no_sync(network):
+                again = network(*views(), return_loss=False)
+                accelerator.backward(
+                    sum(
+                        (z * slice_.to(z.dtype)).sum()
+                        for z, slice_ in zip((again.projections, again.projections_b), slices, strict=True)
+                    )
+                )
+    return output
+
+
+def backpropagate_mean(
+    accelerator: Accelerator,
+    network: nn.Module,
+    micro_batches: Sequence[dict],
+    forward: Callable[[dict, int], Losses],
+) -> Losses:
+    """Add the gradient of a loss that is a mean over clips to the parameters' gradients.
+
+    Args:
+        accelerator: Of `create_accelerator`.
+        network: The prepared model.
+        micro_batches: Batches of one size.
+        forward: (batch, its number) -> values by name, of which `"loss"` is minimised.
+
+    Returns:
+        The values' means over the micro-batches.
+    """
+    values = []
+    for number, batch in enumerate(micro_batches):
+        is_last = number == len(micro_batches) - 1
+        with nullcontext() if is_last else accelerator.no_sync(network):
+            losses = forward(batch, number)
+            accelerator.backward(losses["loss"] / len(micro_batches))
+        values.append({name: value.detach() for name, value in losses.items()})
+    return {name: torch.stack([one[name] for one in values]).mean(0) for name in values[0]}
+
+
+@torch.no_grad()
+def _project_all(network: nn.Module, micro_batches: Sequence[Callable[[], Views]]) -> list[MBTForPreTrainingOutput]:
+    """Run the first pass, which leaves the buffers (running statistics of batch norm) as they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    outputs = [network(*views(), return_loss=False) for views in micro_batches]
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    return outputs
+
+
+def _differentiate(model: MBTForPreTraining, output: MBTForPreTrainingOutput) -> Sequence[Tensor]:
+    """Put the objective into `output` and give its gradient for the two projections."""
+    leaves = [output[name].detach().requires_grad_() for name in ("projections", "projections_b")]
+    objective = model.compare(*leaves)
+    for name, value in objective._asdict().items():
+        output[name] = value.detach()
+    return torch.autograd.grad(objective.loss, leaves)
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+@contextmanager
+def _replayed(state: list[Tensor], device: torch.device) -> Iterator[None]:
+    """Draw again what was drawn from `state` on, and then go on as if nothing had been drawn."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.set_rng_state(state[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state[1], device)
+        yield
