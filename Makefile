@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CONFORMANCE := $(VENV)/sdist
 
 .PHONY: help demo ablation test lint bench clean
 
@@ -19,7 +20,7 @@ demo: $(READY)
 ablation: $(READY)
 	$(BIN)/python -m training_mbt.ablation recipes/ablations/$(NAME).yaml
 
-test: $(READY)
+test: $(READY) $(CONFORMANCE)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 lint: $(READY)
@@ -30,6 +31,11 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.objectives
 	$(BIN)/python -m benchmarks.features
+
+# The source distribution of transformers holds the tests that every model and feature extractor should pass.
+$(CONFORMANCE): $(READY)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary transformers --constraint constraints.txt \
+		--dest $@ transformers || echo "Offline: transformers' own tests are skipped."
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -115,7 +115,7 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
                 results[(results.task == task) & (results.curve == curve)],
                 plt.get_cmap("tab10")(number % 10),
             )
-            if (rows["position"] == "").all():
+            if set(rows["position"]) == {""}:
                 axis.axhline(100 * rows["accuracy"].mean(), color=color, linestyle="dashed", label=curve)
                 continue
             groups = [

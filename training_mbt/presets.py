@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from feature_extraction.presets import FAITHFUL, STRONG, TINY, Sound
 from modeling_mbt import MBTConfig
 
 
@@ -15,18 +16,19 @@ from modeling_mbt import MBTConfig
 class Preset:
     """What `--preset` chooses."""
 
-    crop_seconds: float
-    """Length of a pre-training crop."""
+    sound: Sound
+    """Features, distortions, and the length of a crop."""
     model: dict[str, Any] = field(default_factory=dict)
     """Arguments of `MBTConfig`."""
-    features: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `MBTFeatureExtractor`."""
-    augmentation: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `MBTAugmentation`: lists of distortions for `waveform` and `features`."""
+
+    @property
+    def crop_seconds(self) -> float:
+        """Length of a pre-training crop."""
+        return self.sound.crop_seconds
 
     def extractor(self, **overrides) -> MBTFeatureExtractor:
         """Create the feature extractor; `overrides` are further arguments of it."""
-        return MBTFeatureExtractor(**{**self.features, **overrides})
+        return self.sound.extractor(**overrides)
 
     def config(self, **overrides) -> MBTConfig:
         """Create the config for the preset's features; `overrides` are further arguments of it."""
@@ -34,27 +36,15 @@ class Preset:
 
     def augmenter(self) -> MBTAugmentation:
         """Create the distortions."""
-        return MBTAugmentation(**self.augmentation)
+        return self.sound.augmenter()
 
-
-# The distortions that mattered most for speech in published ablations: mixing with other clips and random resize
-# crops of the log-mel (BYOL-A, arXiv 2204.07402); noise and rooms for speakers.
-_STRONG_AUGMENTATION = {
-    "features": [
-        {"name": "mixup", "ratio": [0.0, 0.4]},
-        {"name": "random_resize_crop"},
-        {"name": "noise", "ratio": [0.0, 0.2]},
-        {"name": "fader", "gain": 1.0},
-    ]
-}
 
 PRESETS = {
-    # 64 log-mels every 10 ms; the time axis is kept; 0.77 M parameters.
-    "strong": Preset(crop_seconds=0.96, augmentation=_STRONG_AUGMENTATION),
-    # arXiv 2309.03619: 513 x 32 spectrogram of one second, 2048 latents (its layers are not given: ResNet-50 has that
-    # width); waveform distortions of its authors' sibling work, two of four for each view.
+    # The time axis is kept; 0.77 M parameters.
+    "strong": Preset(STRONG),
+    # arXiv 2309.03619: 2048 latents (its layers are not given: a one-channel ResNet-50 has that width).
     "faithful": Preset(
-        crop_seconds=1.0,
+        FAITHFUL,
         model={
             "embedding_size": 64,
             "layer_type": "bottleneck",
@@ -67,32 +57,10 @@ PRESETS = {
             "projector_sizes": [2048, 2048, 2048],
             "redundancy_loss_weight": 0.0051,
         },
-        features={
-            "feature_size": 513,
-            "hop_length": 512,
-            "win_length": 1024,
-            "n_fft": 1024,
-            "frequency_scale": "linear",
-            "min_frequency": 0.0,
-            "max_frequency": 8000.0,
-        },
-        augmentation={
-            "waveform": [
-                {
-                    "choose": 2,
-                    "of": [
-                        {"name": "gaussian_noise", "amplitude": [0.001, 0.015]},
-                        {"name": "time_stretch", "rate": [0.8, 1.25]},
-                        {"name": "pitch_shift", "semitones": [-4, 4]},
-                        {"name": "shift", "fraction": [-0.5, 0.5]},
-                    ],
-                }
-            ]
-        },
     ),
     # Seconds on a CPU: for tests and for trying things out.
     "tiny": Preset(
-        crop_seconds=0.48,
+        TINY,
         model={
             "hidden_sizes": [8, 16, 24],
             "depths": [1, 1, 1],
@@ -101,7 +69,5 @@ PRESETS = {
             "frame_hidden_sizes": [32],
             "projector_sizes": [48, 48],
         },
-        features={"feature_size": 32},
-        augmentation=_STRONG_AUGMENTATION,
     ),
 }

@@ -1,0 +1,60 @@
+"""transformers' own conformance tests, from the source distribution of the installed version.
+
+`make test` puts the archive beside the environment; without it these tests are skipped.
+"""
+
+import importlib.util
+import sys
+import tarfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import transformers
+
+from feature_extraction import MBTFeatureExtractor
+
+ARCHIVE = Path(sys.prefix, "sdist", f"transformers-{transformers.__version__}.tar.gz")
+if not ARCHIVE.is_file():
+    pytest.skip(f"{ARCHIVE.name} is not there: `make test` fetches it", allow_module_level=True)
+
+
+def load_mixin(module: str, name: str, folder: Path = ARCHIVE.parent / "unpacked") -> type:
+    """Import a class of transformers' `tests` folder, under a package name that is not that of this folder."""
+    root = folder / ARCHIVE.name.removesuffix(".tar.gz") / "tests"
+    if not root.is_dir():
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(folder, [one for one in archive if "/tests/" in one.name], filter="data")
+    package = "tests_of_transformers"
+    if package not in sys.modules:
+        spec = importlib.util.spec_from_loader(package, loader=None, is_package=True)
+        assert spec is not None
+        spec.submodule_search_locations = [str(root)]
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
+
+
+class FeatureExtractorTester(SimpleNamespace):
+    """What the mixin asks for: settings, and batches of features of three growing lengths."""
+
+    def prepare_feat_extract_dict(self):
+        return {"feature_size": self.feature_size, "padding_value": 0.0, "n_fft": 1024, "sampling_rate": 16000}
+
+    def prepare_inputs_for_common(self, equal_length=False, numpify=False):
+        lengths = range(self.min_seq_length, self.max_seq_length, self.seq_length_diff)
+        if equal_length:
+            lengths = [self.max_seq_length] * self.batch_size
+        generator = np.random.default_rng(0)
+        clips = [generator.random((length, self.feature_size)) for length in lengths]
+        return clips if numpify else [clip.tolist() for clip in clips]
+
+
+class TestFeatureExtractor(
+    load_mixin("test_sequence_feature_extraction_common", "SequenceFeatureExtractionTestMixin"), unittest.TestCase
+):
+    feature_extraction_class = MBTFeatureExtractor
+    feat_extract_tester = FeatureExtractorTester(
+        batch_size=3, feature_size=24, min_seq_length=40, max_seq_length=100, seq_length_diff=20
+    )
