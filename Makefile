@@ -31,6 +31,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.objectives
 	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.training
 
 # The source distribution of transformers holds the tests that every model and feature extractor should pass.
 $(CONFORMANCE): $(READY)

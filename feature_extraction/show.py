@@ -120,9 +120,9 @@ def draw(
     low, high = np.percentile(np.concatenate([one.numpy().ravel() for _, one, _ in panels]), (1, 99))
     extent = (0, time[-1], 0, features.shape[1])
     for axis, one, title in panels:
-        image = axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
+        axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
         axis.set(title=title, xlabel="s", ylabel="mel band" if extractor.frequency_scale == "mel" else "Fourier bin")
-    figure.colorbar(image, ax=axes, shrink=0.6, label="normalised log power")
+    figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalised log power")
     figure.savefig(args.output_dir / "views.png", dpi=110)
     plt.close(figure)
 
