@@ -27,6 +27,7 @@ from feature_extraction.crops import ClipDataset
 from feature_extraction.splits import SPLIT_ALIASES, encode_labels, split_dataset
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
+from training_mbt.checkpoints import CheckpointError
 from training_mbt.classification import Classifier, LabelledSpeech, fit_frozen, fit_full
 from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
 from training_mbt.hub import push_to_hub
@@ -342,5 +343,5 @@ if __name__ == "__main__":
     start_cpu_processes()
     try:
         main()
-    except BadAudioError as error:  # the file and its fault, without a page of traceback
+    except (BadAudioError, CheckpointError, FloatingPointError) as error:  # what to do, without a page of traceback
         sys.exit(f"{error}")

@@ -24,8 +24,10 @@ from modeling_mbt import MBTForPreTraining
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 from training_mbt.accumulation import Losses, backpropagate_views
 from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
+from training_mbt.checkpoints import CheckpointError
 from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from training_mbt.hub import push_to_hub
+from training_mbt.interruption import keep_out_of_signals
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
 from training_mbt.model_card import source, write_pretraining_card
@@ -110,11 +112,15 @@ def main(argv: list[str] | None = None) -> None:
         ]
         output = backpropagate_views(accelerator, network, views)
         losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
-        if is_logged(step + 1, args.logging_steps, max_steps):
+        if is_logged(step + 1, args.logging_steps, max_steps) and losses["loss"].isfinite():
             losses |= diagnose(accelerator, model.config, output)
             if words := watch.look(step + 1, losses, global_batch_size(args, accelerator.num_processes)):
                 accelerator.print(words)
         return losses
+
+    def describe_step(step: int) -> list[str]:
+        batches = step_sampler(args, accelerator, crops, step, step + 1)
+        return [crops.name(item) for batch in batches for _, item in batch]
 
     model = train(
         args,
@@ -127,6 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         max_steps=max_steps,
         description=args.objective,
         sparsity=sparsity,
+        describe_step=describe_step,
     )
     matrices["after"] = correlate(accelerator, model, extractor, augmentation, crops, args.seed)
     if accelerator.is_main_process:
@@ -178,11 +185,11 @@ def load_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBT
     )
 
 
-def crop_loader(
+def step_sampler(
     args: PretrainArguments, accelerator: Accelerator, crops: CropDataset, start_step: int, max_steps: int
-) -> DataLoader:
-    """Give this process's batches of the steps from `start_step` on."""
-    sampler = StepSampler(
+) -> StepSampler:
+    """Give the items of this process's micro-batches."""
+    return StepSampler(
         len(crops),
         args.per_device_train_batch_size,
         seed=args.seed,
@@ -192,12 +199,20 @@ def crop_loader(
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
     )
+
+
+def crop_loader(
+    args: PretrainArguments, accelerator: Accelerator, crops: CropDataset, start_step: int, max_steps: int
+) -> DataLoader:
+    """Give this process's batches of the steps from `start_step` on."""
     return DataLoader(
         crops,
-        batch_sampler=sampler,
+        batch_sampler=step_sampler(args, accelerator, crops, start_step, max_steps),
         num_workers=args.dataloader_num_workers,
         collate_fn=collate_crops,
         pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=keep_out_of_signals,
+        generator=torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
     )
 
 
@@ -299,5 +314,5 @@ if __name__ == "__main__":
     start_cpu_processes()
     try:
         main()
-    except BadAudioError as error:  # the file and its fault, without a page of traceback
+    except (BadAudioError, CheckpointError, FloatingPointError) as error:  # what to do, without a page of traceback
         sys.exit(f"{error}")

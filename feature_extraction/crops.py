@@ -130,6 +130,10 @@ class CropDataset(_Pieces):
                     raise
                 recording = int(generator.integers(len(self.seconds)))
 
+    def name(self, item: int) -> str:
+        """What errors call the recording of an item."""
+        return self._audio[int(self._recording_of[item])][1]
+
     def _crops(self, recording: int, generator: np.random.Generator, bad: list[tuple[str, str]]) -> Crops:
         waveforms = np.zeros((self.crops_per_item, round(self.crop_seconds * self.sampling_rate)), np.float32)
         lengths = np.zeros(self.crops_per_item, np.int64)
@@ -177,6 +181,10 @@ class ClipDataset(_Pieces):
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    def name(self, item: int) -> str:
+        """What errors call the recording of an item."""
+        return self._audio[item][1]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Clip:
         epoch, item = _epoch_and_item(key)

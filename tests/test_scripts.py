@@ -18,6 +18,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 import run_finetune
 import run_pretrain
 from feature_extraction.speech import BadAudioError, to_waveform
+from training_mbt.checkpoints import CheckpointError
 from training_mbt.run_log import read_log
 from training_mbt.sparsity import encoder_cost
 
@@ -267,7 +268,6 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
         (["--train_dir", "nowhere"], "nowhere"),
         (["--train_dir", "{folder}", "--per_device_train_batch_size", "500"], "per_device_train_batch_size"),
         (["--train_dir", "{folder}", "--config_overrides", "[1]"], "JSON object"),
-        (["--train_dir", "{folder}", "--resume_from_checkpoint", "nowhere"], "no checkpoint"),
         (["--train_dir", "{folder}", "--objective", "nonsense"], "nonsense"),
         (["--train_dir", "{folder}", "--gradient_accumulation_steps", "9"], "gradient_accumulation_steps"),
         (["--train_dir", "{folder}", "--train_split_name", "other"], "no split other"),
@@ -276,6 +276,11 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
 def test_a_wrong_argument_of_pre_training_is_refused_in_one_sentence(speech_folder, tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
         pretrain(tmp_path, *(word.format(folder=speech_folder) for word in words))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(speech_folder, tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint of this script"):
+        pretrain(tmp_path, "--train_dir", speech_folder, "--resume_from_checkpoint", "nowhere")
 
 
 def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(speech_folder, pretrained, tmp_path):

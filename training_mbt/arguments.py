@@ -52,7 +52,15 @@ class RunArguments:
         default=True,
         metadata={"help": "Batch norm over the clips of all processes instead of each process's; on several GPUs."},
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    optim: str = field(
+        default="adamw_torch",
+        metadata={"help": "Optimizer; LARS is for batches of thousands and wants rates of 0.2 and more.",
+                  "choices": ["adamw_torch", "lars"]},
+    )  # fmt: skip
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
+    layerwise_lr_decay: float = field(
+        default=1.0, metadata={"help": "Learning rate of a layer, relative to that of the layer above; 1 is the same."}
+    )
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay; none on biases and norms."})
     warmup_steps: int = field(
         default=100, metadata={"help": "Steps of linear warm-up before the cosine decay; at most a tenth of the run."}

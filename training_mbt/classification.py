@@ -20,6 +20,7 @@ from modeling_mbt import MBTForSequenceClassification
 
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
+from .interruption import keep_out_of_signals
 from .linear_head import fit_linear_head
 from .loop import train
 from .sparsity import SparseTraining
@@ -119,23 +120,27 @@ def fit_full(
     epoch_steps = steps_per_epoch(len(train_rows), batch_size * shares)
     max_steps = args.max_steps if args.max_steps > 0 else max(1, round(args.num_train_epochs * epoch_steps))
 
-    def batches(start_step: int) -> Iterator[dict]:
+    def items(start_step: int, end_step: int) -> list[list[tuple[int, int]]]:
         sampler = StepSampler(
             len(train_rows),
             batch_size,
             seed=seed,
             start_step=start_step,
-            max_steps=max_steps,
+            max_steps=end_step,
             micro_batches=args.gradient_accumulation_steps,
             num_processes=accelerator.num_processes,
             process_index=accelerator.process_index,
         )
-        rows = ([(epoch, int(train_rows[index])) for epoch, index in step] for step in sampler)
+        return [[(epoch, int(train_rows[index])) for epoch, index in batch] for batch in sampler]
+
+    def batches(start_step: int) -> Iterator[dict]:
         loader = DataLoader(
             speech.training_clips,
-            batch_sampler=rows,
+            batch_sampler=items(start_step, max_steps),
             num_workers=args.dataloader_num_workers,
             collate_fn=collate_clips,
+            worker_init_fn=keep_out_of_signals,
+            generator=torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
         )
         for batch in loader:
             batch.pop("bad")
@@ -168,6 +173,7 @@ def fit_full(
         sparsity=SparseTraining.keep_zeros(model.to(accelerator.device)) if model.config.encoder_density < 1 else None,
         eval_steps=eval_steps,
         evaluate=lambda: {"eval_accuracy": accuracy_on("validation")},
+        describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
     )
     return Classifier(accuracy_on("validation"), accuracy_on("test"), model)
 
@@ -189,7 +195,11 @@ def predict(
     training = model.training
     model.eval()
     for batch in DataLoader(
-        clips, batch_sampler=batches, num_workers=args.dataloader_num_workers, collate_fn=collate_clips
+        clips,
+        batch_sampler=batches,
+        num_workers=args.dataloader_num_workers,
+        collate_fn=collate_clips,
+        generator=torch.Generator(),
     ):
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
         features, mask = extractor.extract(waveforms, lengths)

@@ -1,9 +1,12 @@
 """The loop around one optimizer step that pre-training and fine-tuning share."""
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,13 +17,17 @@ from transformers.utils import logging
 
 from .accumulation import Losses
 from .arguments import RunArguments
-from .checkpoints import find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
+from .interruption import StopSignals
 from .optimization import create_optimizer, create_scheduler
 from .run_log import RunLog
 from .sparsity import SparseTraining
 from .step_sampler import steps_per_epoch
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+
+MAX_SKIPPED_IN_A_ROW = 5
+MAX_NAMES = 8
 
 
 def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
@@ -31,7 +38,12 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=args.output_dir):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"--output_dir {args.output_dir} cannot be written to: {error}.") from None
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=None if args.report_to == "none" else args.report_to,
@@ -68,8 +80,11 @@ def train(
     sparsity: SparseTraining | None = None,
     eval_steps: int = 0,
     evaluate: Callable[[], dict[str, float]] | None = None,
+    describe_step: Callable[[int], Sequence[str]] = lambda step: (),
 ) -> Model:
     """Train up to `max_steps`, from the checkpoint that `args` asks for.
+
+    SIGTERM and SIGINT end the process with exit code 0, after the step that is under way and a checkpoint.
 
     Args:
         args: The run.
@@ -85,68 +100,165 @@ def train(
         sparsity: The masks of the model's weights, if it is sparse.
         eval_steps: Steps between two calls of `evaluate`; 0 is never.
         evaluate: Gives values for the log; it may put the model into evaluation mode if it puts it back.
+        describe_step: (steps done) -> names of the recordings in this process's batch of the next step.
 
     Raises:
-        FloatingPointError: The loss is not finite; the checkpoints of earlier steps stay.
+        FloatingPointError: Losses or gradients were not finite so many steps in a row.
+        CheckpointError: A checkpoint cannot be written or read.
     """
-    network, optimizer, scheduler = _prepare(args, accelerator, model, sparsity, max_steps)
-    checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
-    step = load_checkpoint(accelerator, checkpoint)["step"] if checkpoint else 0
-    log = RunLog(
-        accelerator,
-        output_dir,
-        description,
-        max_steps,
-        start_step=step,
-        logging_steps=args.logging_steps,
-        clips_per_step=global_batch_size(args, accelerator.num_processes),
-    )
-    network.train()
-    for micro_batches in _grouped(batches(step), args.gradient_accumulation_steps):
-        losses = backpropagate(network, micro_batches, step)
-        _check_finite(losses["loss"], step)
-        learning_rate = scheduler.get_last_lr()[0]
-        if sparsity is not None:
-            sparsity.before_step(step, optimizer)
-        if args.max_grad_norm > 0:
-            accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
-        optimizer.step()
-        if sparsity is not None:
-            sparsity.mask_weights()
-        scheduler.step()
-        optimizer.zero_grad()
-        step += 1
-        log.step(step, {**losses, "learning_rate": learning_rate})
-        if evaluate is not None and eval_steps > 0 and step % eval_steps == 0:
-            log.evaluation(step, evaluate())
-        if args.save_steps > 0 and step % args.save_steps == 0 and step < max_steps:
-            save_checkpoint(accelerator, model, extractor, output_dir, {"step": step}, args.save_total_limit)
-    log.close()
-    if args.report_to != "none":
-        accelerator.end_training()
-    return accelerator.unwrap_model(network, keep_torch_compile=False)
+    run = _Run(args, accelerator, model, extractor, sparsity, output_dir, max_steps, description)
+    run.network.train()
+    with StopSignals() as signals, closing(_grouped(batches(run.step), args.gradient_accumulation_steps)) as steps:
+        for micro_batches in steps:
+            run.take_step(lambda network, group=micro_batches: backpropagate(network, group, run.step), describe_step)
+            if evaluate is not None and eval_steps > 0 and run.step % eval_steps == 0:
+                run.log.evaluation(run.step, evaluate())
+            stops = _any(accelerator, signals.received is not None) and run.step < max_steps
+            if stops:
+                run.stop(signals.received or "a signal")
+            elif args.save_steps > 0 and run.step % args.save_steps == 0 and run.step < max_steps:
+                run.save()
+    run.close()
+    return accelerator.unwrap_model(run.network, keep_torch_compile=False)
 
 
-def _prepare(
-    args: RunArguments,
-    accelerator: Accelerator,
-    model: PreTrainedModel,
-    sparsity: SparseTraining | None,
-    max_steps: int,
-) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Give the model its layout and its place, and whatever learns or schedules to the accelerator."""
-    # The convolutions' fastest layout on CPU and on tensor cores.
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if args.sync_batch_norm:
-        synchronize_batch_norm(model, accelerator.device, accelerator.num_processes)
-    optimizer = create_optimizer(model, args.learning_rate, args.weight_decay)
-    scheduler = create_scheduler(optimizer, args.warmup_steps, max_steps)
-    network, optimizer = accelerator.prepare(model, optimizer)
-    # Not prepared: accelerate would step a prepared schedule once per process.
-    accelerator.register_for_checkpointing(scheduler)
-    if sparsity is not None:
-        accelerator.register_for_checkpointing(sparsity)
-    return network, optimizer, scheduler
+class _Run:
+    """What accelerate prepared, where the run stands, and how it takes a step."""
+
+    def __init__(
+        self,
+        args: RunArguments,
+        accelerator: Accelerator,
+        model: PreTrainedModel,
+        extractor: FeatureExtractionMixin,
+        sparsity: SparseTraining | None,
+        output_dir: Path,
+        max_steps: int,
+        description: str,
+    ):
+        self.args, self.accelerator, self.model, self.extractor = args, accelerator, model, extractor
+        self.sparsity, self.output_dir, self.max_steps = sparsity, output_dir, max_steps
+        self.step, self.skipped_steps, self.skipped_in_a_row = 0, 0, 0
+        self._prepare()
+        checkpoint = find_checkpoint(accelerator, output_dir, args.resume_from_checkpoint)
+        if checkpoint is not None:
+            progress = load_checkpoint(accelerator, checkpoint)
+            self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
+            accelerator.print(f"Resuming from {checkpoint}.")
+        self.log = RunLog(
+            accelerator,
+            output_dir,
+            description,
+            max_steps,
+            start_step=self.step,
+            logging_steps=args.logging_steps,
+            clips_per_step=global_batch_size(args, accelerator.num_processes),
+        )
+
+    def _prepare(self) -> None:
+        """Give the model its layout and its place, and whatever learns or schedules to the accelerator."""
+        args, accelerator, model = self.args, self.accelerator, self.model
+        # The convolutions' fastest layout on CPU and on tensor cores.
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if args.sync_batch_norm:
+            synchronize_batch_norm(model, accelerator.device, accelerator.num_processes)
+        optimizer = create_optimizer(
+            model,
+            args.learning_rate,
+            args.weight_decay,
+            optim=args.optim,
+            layerwise_lr_decay=args.layerwise_lr_decay,
+        )
+        self.scheduler = create_scheduler(optimizer, args.warmup_steps, self.max_steps)
+        self.network, self.optimizer = accelerator.prepare(model, optimizer)
+        # Not prepared: accelerate would step a prepared schedule once per process.
+        accelerator.register_for_checkpointing(self.scheduler)
+        if self.sparsity is not None:
+            accelerator.register_for_checkpointing(self.sparsity)
+
+    def take_step(
+        self, backpropagate: Callable[[nn.Module], Losses], describe_step: Callable[[int], Sequence[str]]
+    ) -> None:
+        """Take an optimizer step, or skip it where loss or gradient is not finite."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        losses = backpropagate(self.network)
+        if self.sparsity is not None:
+            self.sparsity.before_step(self.step, self.optimizer)
+        learning_rate = self.scheduler.get_last_lr()[0]
+        if _any(self.accelerator, not self._is_finite(losses["loss"])):
+            self._skip(buffers, losses["loss"].item(), describe_step)
+        else:
+            self.skipped_in_a_row = 0
+            self.optimizer.step()
+            if self.sparsity is not None:
+                self.sparsity.mask_weights()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        skipped = {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
+        self.log.step(self.step, {**losses, "learning_rate": learning_rate, **skipped})
+
+    def _is_finite(self, loss: torch.Tensor) -> bool:
+        """Clip the gradient, and tell whether loss and gradient are finite."""
+        if not torch.isfinite(loss):
+            return False
+        if self.args.max_grad_norm <= 0:
+            return True
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.args.max_grad_norm)
+        # In fp16 the loss scaler looks after overflowing gradients itself.
+        return self.accelerator.scaler is not None or norm is None or bool(torch.isfinite(norm))
+
+    def _skip(
+        self,
+        buffers: list[tuple[torch.Tensor, torch.Tensor]],
+        loss: float,
+        describe_step: Callable[[int], Sequence[str]],
+    ) -> None:
+        """Leave weights and running statistics as they were before the step."""
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        self.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        self.accelerator.print(f"Step {self.step + 1} is skipped: its loss is {loss}, or its gradient is not finite.")
+        if self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+            return
+        names = list(describe_step(self.step))
+        shown = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else "")
+        raise FloatingPointError(
+            f"The last {MAX_SKIPPED_IN_A_ROW} steps, up to step {self.step + 1}, had a loss or gradient that is not "
+            f"finite (the last loss is {loss}): lower --learning_rate, or use --mixed_precision no. The checkpoints "
+            f"of earlier steps are untouched.{f' The last batch held {shown}.' if shown else ''}"
+        )
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        progress = {"step": self.step, "skipped_steps": self.skipped_steps}
+        limit = self.args.save_total_limit
+        return save_checkpoint(self.accelerator, self.model, self.extractor, self.output_dir, progress, limit)
+
+    def stop(self, reason: str) -> NoReturn:
+        """Save, and end the process as one that has done its work."""
+        checkpoint = self.save()
+        self.close()
+        self.accelerator.print(
+            f"Stopped by {reason} after step {self.step} of {self.max_steps}: everything is in {checkpoint}. Continue "
+            "with --resume_from_checkpoint auto."
+        )
+        sys.exit(0)
+
+    def close(self) -> None:
+        """End the bar and the trackers."""
+        self.log.close()
+        if self.args.report_to != "none":
+            self.accelerator.end_training()
+
+
+def _any(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all of them do the same."""
+    if accelerator.num_processes == 1:
+        return flag
+    total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
+    return float(total) > 0  # pyright: ignore[reportArgumentType]
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device, num_processes: int) -> None:
@@ -158,16 +270,8 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device, num_processes
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def _grouped(batches: Iterable[dict], number: int) -> Iterator[list[dict]]:
+def _grouped(batches: Iterable[dict], number: int) -> Generator[list[dict], None, None]:
     """Give the micro-batches of each step."""
     batches = iter(batches)
     while group := list(islice(batches, number)):
         yield group
-
-
-def _check_finite(loss: torch.Tensor, step: int) -> None:
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f"The loss of step {step + 1} is {loss.item()}: lower --learning_rate, or use --mixed_precision no. The "
-            "checkpoints of earlier steps are untouched."
-        )

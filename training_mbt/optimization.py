@@ -4,15 +4,56 @@ import torch
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
+LARS_MOMENTUM = 0.9
+# The learning rates of the original: 0.2 for weights, 0.0048 for biases and norms (arXiv 2103.03230, section 2.2).
+LARS_BIAS_SHARE = 0.0048 / 0.2
 
-def create_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over what learns, without weight decay on biases and norms (every parameter of one dimension)."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate)
+
+def create_optimizer(
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    *,
+    optim: str = "adamw_torch",
+    layerwise_lr_decay: float = 1.0,
+) -> torch.optim.Optimizer:
+    """AdamW or LARS over what learns, without weight decay on biases and norms (every parameter of one dimension).
+
+    Each layer of the encoder learns `layerwise_lr_decay` times as fast as the one above it.
+
+    Raises:
+        ModuleNotFoundError: LARS is asked for without its package.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depths = layer_depths(model)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1
+            rate = learning_rate * layerwise_lr_decay ** (max(depths.values()) - depths[name])
+            rate *= 1 if decays or optim != "lars" else LARS_BIAS_SHARE
+            groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
+    listed = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+    if optim == "adamw_torch":
+        return torch.optim.AdamW(listed, lr=learning_rate)
+    try:
+        from pytorch_optimizer import LARS
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "--optim lars takes the package pytorch-optimizer: pip install 'mbt-speech[lars]'."
+        ) from None
+    return LARS(listed, lr=learning_rate, momentum=LARS_MOMENTUM)
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Number the layers from the input to the head: parameter name -> depth of its layer."""
+    depths: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    for name, _ in model.named_parameters():
+        parts = name.removeprefix("mbt.").split(".")
+        # "encoder.layers.2" and "encoder.frame_layers.0" are layers of their own, "projector" and "classifier" one.
+        layer = ".".join(parts[:3]) if parts[0] == "encoder" and parts[1] != "stem" else ".".join(parts[:1])
+        depths[name] = numbers.setdefault(layer, len(numbers))
+    return depths
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int):
