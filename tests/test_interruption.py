@@ -31,6 +31,7 @@ def run_script(script, words, environment, output, file_bytes):
     with Path(output).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    multiprocessing.set_start_method("fork", force=True)  # of the data loader's workers, as for any run on Linux
     os.environ.update(environment)
     torch.set_num_threads(1)
     if file_bytes is not None:
