@@ -7,11 +7,17 @@
 Axes: N clips, H features of a representation, K classes.
 """
 
+import sys
+
+from training_mbt.arguments import CONTROLS, FinetuneArguments, parse_arguments, parse_overrides
+
+if __name__ == "__main__":
+    parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
+
 import dataclasses
 import hashlib
 import json
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,81 +25,24 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from datasets import DatasetDict, concatenate_datasets
 from transformers import AutoFeatureExtractor
 
 from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
-from feature_extraction.crops import ClipDataset
-from feature_extraction.splits import SPLIT_ALIASES, encode_labels, split_dataset
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
-from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
 from training_mbt.checkpoints import CheckpointError
-from training_mbt.classification import Classifier, LabelledSpeech, fit_frozen, fit_full
+from training_mbt.classification import Classifier, fit_frozen, fit_full
 from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
 from training_mbt.hub import push_to_hub
 from training_mbt.label_fractions import select_label_fraction
+from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import create_accelerator
 from training_mbt.model_card import write_classifier_card
 from training_mbt.presets import PRESETS
-from training_mbt.speech_data import index_speech, open_recordings
 
-PARTS = tuple(SPLIT_ALIASES)
 RESULTS_NAME = "results.jsonl"
-CONTROLS = ("random", "supervised", "stats")
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
-
-
-@dataclass
-class FinetuneArguments(RunArguments):
-    """Arguments of fine-tuning."""
-
-    model_name_or_path: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Pre-trained models (folders or Hub names), and the controls `random` (an encoder as it is "
-                  "initialised), `supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
-                  "nargs": "+"},
-    )  # fmt: skip
-    label_column_name: str = field(default="label", metadata={"help": "The column to predict."})
-    split_column_name: str | None = field(
-        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
-    )
-    label_fraction: list[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "Shares of the training labels to learn from.", "nargs": "+"}
-    )
-    seed: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Seeds of label choice, new weights and data order."}
-    )
-    freeze_encoder: bool = field(
-        default=False,
-        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, "
-                  "instead of training the whole network; steps, learning rate and the like then play no part."},
-    )  # fmt: skip
-    max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this."})
-    preset: str = field(
-        default="strong",
-        metadata={"help": "Architecture of the controls, where no pre-trained model gives it.",
-                  "choices": sorted(PRESETS)},
-    )  # fmt: skip
-    augmentation: str | None = field(
-        default=None,
-        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency."},
-    )
-    eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
-    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the data."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per process and step."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.model_name_or_path:
-            raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
-        if self.freeze_encoder and "supervised" in self.model_name_or_path:
-            raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
-        if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):
-            raise ValueError(
-                "`random` and `stats` have no encoder to train: add --freeze_encoder, or name `supervised`."
-            )
 
 
 @dataclass(frozen=True)
@@ -158,38 +107,6 @@ def load_extractors(args: FinetuneArguments) -> dict[str, MBTFeatureExtractor]:
     if len({extractor.sampling_rate for extractor in extractors.values()}) > 1:
         raise ValueError("The models hear at different sampling rates: compare them in calls of their own.")
     return extractors
-
-
-def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabelledSpeech:
-    """Find recordings, labels and parts; leave out what cannot be read, if asked to."""
-    parts, audio_column = open_recordings(args, accelerator)
-    if "labelled" in parts:
-        parts = DatasetDict({"train": parts["labelled"]})
-    good = {
-        name: index_speech(args, accelerator, part, audio_column, decode=True).dataset for name, part in parts.items()
-    }
-    recordings = next(iter(good.values())) if len(good) == 1 else DatasetDict(good)
-    split = split_dataset(recordings, args.label_column_name, split_column=args.split_column_name)
-    clips = concatenate_datasets([split[part] for part in PARTS])
-    index = index_speech(args, accelerator, clips, audio_column, decode=False)
-    label_names, train_labels = encode_labels(split["train"], args.label_column_name)
-    others = [encode_labels(split[part], args.label_column_name, label_names)[1] for part in PARTS[1:]]
-    ends = np.cumsum([len(split[part]) for part in PARTS])
-    datasets = [
-        ClipDataset(
-            index.dataset,
-            audio_column,
-            index.seconds,
-            np.concatenate([train_labels, *others]),
-            sampling_rate=sampling_rate,
-            max_seconds=args.max_length_seconds,
-            random_start=random_start,
-            seed=args.seed[0],
-        )
-        for random_start in (False, True)
-    ]
-    rows = {part: np.arange(end - len(split[part]), end) for part, end in zip(PARTS, ends, strict=True)}
-    return LabelledSpeech(datasets[0], datasets[1], label_names, rows, index.fingerprint)
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech) -> None:
@@ -336,7 +253,6 @@ def report(args: FinetuneArguments, lines: list[dict]) -> None:
     table["accuracy"] *= 100
     summary = table.groupby(["method", "label_fraction"], sort=False)["accuracy"].agg(["mean", "std", "count"])
     print(summary.set_axis(["accuracy %", "std over seeds", "seeds"], axis=1).round(1).to_string())
-    (Path(args.output_dir) / "training_args.json").write_text(json.dumps(asdict(args), indent=2))
 
 
 if __name__ == "__main__":

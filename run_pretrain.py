@@ -6,24 +6,32 @@
 Axes: B crops, S samples, T frames, M mel bins, D latents.
 """
 
-import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+
+from training_mbt.arguments import PretrainArguments, parse_arguments, parse_overrides
+
+if __name__ == "__main__":
+    parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
+
+import json
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from datasets import IterableDataset
 from torch.utils.data import DataLoader
 
 from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import CropDataset, collate_crops
+from feature_extraction.streams import StreamedCrops
 from modeling_mbt import MBTForPreTraining
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 from training_mbt.accumulation import Losses, backpropagate_views
-from training_mbt.arguments import RunArguments, parse_arguments, parse_overrides
 from training_mbt.checkpoints import CheckpointError
 from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from training_mbt.hub import push_to_hub
@@ -33,55 +41,13 @@ from training_mbt.loop import count_steps, create_accelerator, global_batch_size
 from training_mbt.model_card import source, write_pretraining_card
 from training_mbt.pictures import draw_cross_correlations, draw_losses
 from training_mbt.presets import PRESETS
+from training_mbt.probe import OnlineProbe
 from training_mbt.run_log import is_logged, read_log
-from training_mbt.sparsity import SPARSITY_METHODS, SparseTraining, encoder_cost
-from training_mbt.speech_data import choose_part, index_speech, open_recordings, report_bad_audio
+from training_mbt.sparsity import SparseTraining, encoder_cost
+from training_mbt.speech_data import index_speech, open_unlabelled, report_bad_audio
 from training_mbt.step_sampler import StepSampler, derive_seed
 
 CORRELATION_CROPS = 512
-
-
-@dataclass
-class PretrainArguments(RunArguments):
-    """Arguments of pre-training."""
-
-    preset: str = field(
-        default="strong", metadata={"help": "Model, features and distortions.", "choices": sorted(PRESETS)}
-    )
-    objective: str = field(default="bt", metadata={"help": "Objective: bt, mbt, or another one of MBTConfig."})
-    redundancy_loss_weight: float | None = field(
-        default=None, metadata={"help": "lambda of bt and mbt; by default the preset's."}
-    )
-    views: str = field(
-        default="same_crop",
-        metadata={"help": "Two distortions of one crop, or of two crops of an utterance.",
-                  "choices": ["same_crop", "two_crops"]},
-    )  # fmt: skip
-    crop_seconds: float | None = field(default=None, metadata={"help": "Length of a crop; by default the preset's."})
-    config_overrides: str | None = field(
-        default=None, metadata={"help": "JSON object of further MBTConfig arguments."}
-    )
-    feature_overrides: str | None = field(
-        default=None, metadata={"help": "JSON object of further MBTFeatureExtractor arguments."}
-    )
-    augmentation: str | None = field(
-        default=None,
-        metadata={"help": "JSON object of MBTAugmentation's arguments instead of the preset's distortions."},
-    )
-    sparsity_method: str | None = field(
-        default=None,
-        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
-                  "choices": SPARSITY_METHODS},
-    )  # fmt: skip
-    density: float = field(
-        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of weights, data order and distortions."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.density != 1 and self.sparsity_method is None:
-            raise ValueError(f"--density {self.density} needs a --sparsity_method: {', '.join(SPARSITY_METHODS)}.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,10 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = create_accelerator(args, "pretrain", args.seed)
     extractor, augmentation, model = build(args)
     crops = load_crops(args, accelerator, extractor)
-    max_steps = count_steps(args, len(crops), accelerator.num_processes)
+    num_crops = len(crops) if isinstance(crops, CropDataset) else None
+    max_steps = count_steps(args, num_crops, accelerator.num_processes)
     sparsity = sparsify(args, accelerator, model, max_steps)
     announce(args, accelerator, model, crops, max_steps)
-    matrices = {"before": correlate(accelerator, model, extractor, augmentation, crops, args.seed)}
+    sample = draw_sample(args, crops)
+    matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
 
     def batches(start_step: int) -> Iterator[dict]:
         for batch in crop_loader(args, accelerator, crops, start_step, max_steps):
@@ -101,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             yield batch
 
     watch = CollapseWatch()
+    probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
 
     def backpropagate(network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
         first = accelerator.process_index * len(batches)
@@ -119,6 +88,8 @@ def main(argv: list[str] | None = None) -> None:
         return losses
 
     def describe_step(step: int) -> list[str]:
+        if not isinstance(crops, CropDataset):
+            return []
         batches = step_sampler(args, accelerator, crops, step, step + 1)
         return [crops.name(item) for batch in batches for _, item in batch]
 
@@ -133,9 +104,11 @@ def main(argv: list[str] | None = None) -> None:
         max_steps=max_steps,
         description=args.objective,
         sparsity=sparsity,
+        eval_steps=args.eval_steps,
+        evaluate=None if probe is None else lambda step: probe(model, step),
         describe_step=describe_step,
     )
-    matrices["after"] = correlate(accelerator, model, extractor, augmentation, crops, args.seed)
+    matrices["after"] = correlate(accelerator, model, extractor, augmentation, sample, args.seed)
     if accelerator.is_main_process:
         save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
         push_to_hub(args)
@@ -168,21 +141,29 @@ def sparsify(
     )
 
 
-def load_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor) -> CropDataset:
+def load_crops(
+    args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor
+) -> CropDataset | StreamedCrops:
     """Find the recordings and cut them into crops, each read when its turn comes."""
-    parts, audio_column = open_recordings(args, accelerator)
-    recordings = choose_part(parts, "unlabelled", "train")
+    recordings, audio_column = open_unlabelled(args, accelerator)
+    settings = {
+        "crop_seconds": args.crop_seconds or PRESETS[args.preset].crop_seconds,
+        "sampling_rate": extractor.sampling_rate,
+        "crops_per_item": 2 if args.views == "two_crops" else 1,
+        "seed": args.seed,
+        "on_bad_audio": args.on_bad_audio,
+    }
+    if isinstance(recordings, IterableDataset):
+        return StreamedCrops(
+            recordings,
+            audio_column,
+            buffer_size=args.shuffle_buffer_size,
+            num_processes=accelerator.num_processes,
+            process_index=accelerator.process_index,
+            **settings,
+        )
     index = index_speech(args, accelerator, recordings, audio_column, decode=False)
-    return CropDataset(
-        index.dataset,
-        audio_column,
-        index.seconds,
-        crop_seconds=args.crop_seconds or PRESETS[args.preset].crop_seconds,
-        sampling_rate=extractor.sampling_rate,
-        crops_per_item=2 if args.views == "two_crops" else 1,
-        seed=args.seed,
-        on_bad_audio=args.on_bad_audio,
-    )
+    return CropDataset(index.dataset, audio_column, index.seconds, **settings)
 
 
 def step_sampler(
@@ -202,18 +183,29 @@ def step_sampler(
 
 
 def crop_loader(
-    args: PretrainArguments, accelerator: Accelerator, crops: CropDataset, start_step: int, max_steps: int
-) -> DataLoader:
+    args: PretrainArguments,
+    accelerator: Accelerator,
+    crops: CropDataset | StreamedCrops,
+    start_step: int,
+    max_steps: int,
+) -> Iterable[dict]:
     """Give this process's batches of the steps from `start_step` on."""
-    return DataLoader(
-        crops,
-        batch_sampler=step_sampler(args, accelerator, crops, start_step, max_steps),
-        num_workers=args.dataloader_num_workers,
-        collate_fn=collate_crops,
-        pin_memory=accelerator.device.type == "cuda",
-        worker_init_fn=keep_out_of_signals,
-        generator=torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
-    )
+    settings: dict[str, Any] = {
+        "num_workers": args.dataloader_num_workers,
+        "collate_fn": collate_crops,
+        "pin_memory": accelerator.device.type == "cuda",
+        "worker_init_fn": keep_out_of_signals,
+        "generator": torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
+    }
+    if isinstance(crops, CropDataset):
+        return DataLoader(
+            crops, batch_sampler=step_sampler(args, accelerator, crops, start_step, max_steps), **settings
+        )
+    if start_step > 0:
+        accelerator.print("A stream does not resume where it stopped: it goes on with recordings in a new order.")
+    crops.start_at(start_step)
+    loader = DataLoader(crops, batch_size=args.per_device_train_batch_size, drop_last=True, **settings)
+    return islice(loader, (max_steps - start_step) * args.gradient_accumulation_steps)
 
 
 def make_views(
@@ -232,15 +224,18 @@ def make_views(
 
 
 def announce(
-    args: PretrainArguments, accelerator: Accelerator, model: MBTForPreTraining, crops: CropDataset, max_steps: int
+    args: PretrainArguments,
+    accelerator: Accelerator,
+    model: MBTForPreTraining,
+    crops: CropDataset | StreamedCrops,
+    max_steps: int,
 ) -> None:
     """Say what is about to be trained, and which loss is as low as it can get."""
     batch_size = global_batch_size(args, accelerator.num_processes)
     millions = sum(p.numel() for p in model.mbt.parameters()) / 1e6
     accelerator.print(
         f"Pre-training {args.objective} ({args.preset}, encoder of {millions:.2f} M parameters) on "
-        f"{crops.seconds.sum() / 3600:.2f} h in {len(crops.seconds)} recordings: {max_steps} steps of {batch_size} "
-        "pairs."
+        f"{crops.extent}: {max_steps} steps of {batch_size} pairs."
     )
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
@@ -249,24 +244,33 @@ def announce(
         )
 
 
+def draw_sample(args: PretrainArguments, crops: CropDataset | StreamedCrops) -> dict:
+    """Take some crops to correlate the latents of, the same at the start and the end of a run."""
+    if isinstance(crops, CropDataset):
+        number = min(CORRELATION_CROPS, len(crops))
+        items = np.random.default_rng(args.seed).choice(len(crops), number, replace=False)
+        batch = collate_crops([crops[0, int(item)] for item in items])
+    else:
+        batch = collate_crops(list(islice(crops, 2 * args.per_device_train_batch_size)))
+    batch.pop("bad")
+    return batch
+
+
 @torch.no_grad()
 def correlate(
     accelerator: Accelerator,
     model: MBTForPreTraining,
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
-    crops: CropDataset,
+    sample: dict,
     seed: int,
 ) -> np.ndarray:
     """Cross-correlate the latents of two views of some crops, normalised as the objective does: (D, D) float32.
 
     The same in every process.
     """
-    items = np.random.default_rng(seed).choice(len(crops), min(CORRELATION_CROPS, len(crops)), replace=False)
-    batch = collate_crops([crops[0, int(item)] for item in items])
-    batch.pop("bad")
     model.eval().to(accelerator.device)
-    views = make_views(accelerator, batch, extractor, augmentation, seed)
+    views = make_views(accelerator, sample, extractor, augmentation, seed)
     z_a, z_b = (torch.cat([model.project(part) for part in view.split(64)]) for view in views)
     return cross_correlation(z_a, z_b, *correlation_normalization(model.config)).cpu().numpy()
 
@@ -277,7 +281,7 @@ def save_run(
     model: MBTForPreTraining,
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
-    crops: CropDataset,
+    crops: CropDataset | StreamedCrops,
     matrices: dict,
 ) -> None:
     """Leave model, extractor, recipe, pictures and card in `output_dir`."""
@@ -285,7 +289,6 @@ def save_run(
     model.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)
     (output_dir / "augmentation.json").write_text(json.dumps(augmentation.to_dict(), indent=2))
-    (output_dir / "training_args.json").write_text(json.dumps(asdict(args), indent=2))
     np.savez_compressed(output_dir / "cross_correlation.npz", **matrices)
     draw_losses(output_dir / "loss.png", {args.objective: read_log(output_dir)}, f"Pre-training on {source(args)}")
     draw_cross_correlations(
@@ -296,7 +299,7 @@ def save_run(
     batch_size = global_batch_size(args, accelerator.num_processes)
     log = read_log(output_dir)
     facts = {
-        "speech": f"{crops.seconds.sum() / 3600:.2f} h in {len(crops.seconds)} recordings",
+        "speech": crops.extent,
         "crops": f"{crops.crop_seconds:g} s, {args.views.replace('_', ' ')}",
         "steps": f"{log[-1]['step']} of {batch_size} pairs",
         "learning rate": f"{args.learning_rate:g}, {args.warmup_steps} steps of warm-up, cosine",

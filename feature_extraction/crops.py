@@ -130,6 +130,11 @@ class CropDataset(_Pieces):
                     raise
                 recording = int(generator.integers(len(self.seconds)))
 
+    @property
+    def extent(self) -> str:
+        """How much speech there is, in words."""
+        return f"{self.seconds.sum() / 3600:.2f} h in {len(self.seconds)} recordings"
+
     def name(self, item: int) -> str:
         """What errors call the recording of an item."""
         return self._audio[int(self._recording_of[item])][1]

@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+from datasets import (
+    Audio,
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from huggingface_hub import snapshot_download
 
 from .recording_folder import METADATA_NAMES, scan_folder
+
+PLAIN_AUDIO: Any = {"bytes": Value("binary"), "path": Value("string")}
 
 
 def load_recordings(
@@ -57,15 +68,46 @@ def load_recordings(
     return _without_decoding(dataset), audio_column
 
 
-def find_audio_column(dataset: Dataset, audio_column_name: str | None = None) -> str:
+def load_stream(
+    dataset_name: str,
+    dataset_config_name: str | None = None,
+    *,
+    split: str,
+    audio_column_name: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> tuple[IterableDataset, str]:
+    """Open one split of a data set without downloading it, and return it with the name of its audio column.
+
+    Args:
+        dataset_name: a data set on the Hub, or a local folder of parquet or tar files.
+        dataset_config_name: which configuration of it.
+        split: which split of it.
+        audio_column_name: where the audio is; by default as in `load_recordings`.
+        revision: branch, tag or commit of a data set on the Hub.
+        token: for a private data set on the Hub.
+
+    Raises:
+        ValueError: when there is no such split, or the audio column is not clear.
+    """
+    source = {"revision": revision, "token": token} if not os.path.isdir(dataset_name) else {}
+    stream = load_dataset(dataset_name, dataset_config_name, split=split, streaming=True, **source)
+    if stream.features is None:
+        stream = stream._resolve_features()
+    audio_column = find_audio_column(stream, audio_column_name)
+    # Not `Audio(decode=False)`, which asks for torchcodec even where there is nothing to encode.
+    return stream.cast_column(audio_column, PLAIN_AUDIO), audio_column
+
+
+def find_audio_column(dataset: Dataset | IterableDataset, audio_column_name: str | None = None) -> str:
     """Return the audio column: the one asked for, or the only one of type ``Audio``, or the one called "audio"."""
-    columns = dataset.column_names
+    columns = list(dataset.features or {})
     if audio_column_name is not None:
         if audio_column_name not in columns:
             raise ValueError(f"There is no column {audio_column_name!r}: the columns are {', '.join(columns)}.")
         return audio_column_name
-    found = [name for name, feature in dataset.features.items() if isinstance(feature, Audio)]
-    found = found or [name for name, feature in dataset.features.items() if _looks_like_audio(feature)]
+    found = [name for name, feature in (dataset.features or {}).items() if isinstance(feature, Audio)]
+    found = found or [name for name, feature in (dataset.features or {}).items() if _looks_like_audio(feature)]
     if "audio" in found or (not found and "audio" in columns):
         return "audio"
     if len(found) != 1:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
@@ -17,8 +18,12 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 
 import run_finetune
 import run_pretrain
+from feature_extraction.crops import ClipDataset
 from feature_extraction.speech import BadAudioError, to_waveform
+from training_mbt.arguments import PretrainArguments
 from training_mbt.checkpoints import CheckpointError
+from training_mbt.labelled_speech import load_labelled_speech
+from training_mbt.probe import probe_arguments
 from training_mbt.run_log import read_log
 from training_mbt.sparsity import encoder_cost
 
@@ -68,7 +73,7 @@ def test_pre_training_leaves_a_model_that_the_auto_classes_open_and_the_record_o
         assert line["loss"] == pytest.approx(line["invariance_loss"] + weight * line["redundancy_loss"], rel=1e-4)
     with np.load(pretrained / "cross_correlation.npz") as matrices:
         assert matrices["before"].shape == matrices["after"].shape == (48, 48)
-    for name in ("loss.png", "cross_correlation.png", "augmentation.json", "training_args.json"):
+    for name in ("loss.png", "cross_correlation.png", "augmentation.json", "recipe.yaml"):
         assert (pretrained / name).stat().st_size > 0
 
 
@@ -110,6 +115,28 @@ def test_a_checkpoint_opens_with_from_pretrained_and_a_half_written_one_is_not_t
     (run / ".checkpoint-9.partial").mkdir()
     resumed = pretrain(tmp_path, "--train_dir", speech_folder, "--max_steps", "3", "--resume_from_checkpoint", "auto")
     assert [line["step"] for line in read_log(resumed)] == [1, 2, 3]
+
+
+def test_probes_are_logged_under_their_protocol_the_best_model_is_kept_and_test_clips_are_not_read(
+    speech_folder, pretrained, tmp_path, monkeypatch
+):
+    read = []
+    original = ClipDataset.__getitem__
+    monkeypatch.setattr(ClipDataset, "__getitem__", lambda self, key: read.append(key) or original(self, key))
+    words = ["--train_dir", speech_folder, "--objective", "mbt", "--eval_steps", "2", "--probe_train_dir"]
+    run = pretrain(tmp_path, *words, speech_folder)
+    probes = [line for line in read_log(run) if "eval_frozen_knn20_accuracy" in line]
+    assert [line["step"] for line in probes] == [2, 4]
+    best = json.loads((run / "best" / "probe.json").read_text())
+    assert best["eval_frozen_linear_accuracy"] == max(line["eval_frozen_linear_accuracy"] for line in probes)
+    assert AutoModelForPreTraining.from_pretrained(run / "best").config.objective == "mbt"
+    assert AutoFeatureExtractor.from_pretrained(run / "best").feature_size == 32
+    arguments = probe_arguments(
+        PretrainArguments(str(run), train_dir="x", eval_steps=1, probe_train_dir=str(speech_folder))
+    )
+    speech = load_labelled_speech(arguments, Accelerator(cpu=True), 16000)
+    assert sorted(read) == sorted([*speech.rows["train"], *speech.rows["validation"]] * 2)
+    assert (run / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
 
 
 def test_two_crops_of_an_utterance_and_json_overrides_change_the_run(speech_folder, tmp_path):
@@ -262,6 +289,11 @@ def test_a_recipe_comes_first_and_the_command_line_overrides_it(speech_folder, t
     assert AutoModelForPreTraining.from_pretrained(tmp_path / "run").config.projector_sizes == [12]
 
 
+def test_a_run_repeats_from_the_recipe_that_it_leaves(pretrained, tmp_path):
+    run_pretrain.main([str(pretrained / "recipe.yaml"), "--output_dir", str(tmp_path)])
+    assert (tmp_path / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -283,6 +315,22 @@ def test_a_folder_that_is_no_checkpoint_is_refused(speech_folder, tmp_path):
         pretrain(tmp_path, "--train_dir", speech_folder, "--resume_from_checkpoint", "nowhere")
 
 
+@pytest.mark.parametrize("script", ["run_pretrain.py", "run_finetune.py"])
+def test_help_and_mistakes_are_answered_without_importing_torch(script):
+    code = f"""import runpy, sys
+sys.argv = [{script!r}, {{word!r}}]
+try:
+    runpy.run_path({script!r}, run_name="__main__")
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules, "datasets" in sys.modules)"""
+    root = Path(run_pretrain.__file__).parent
+    for word, expected in ("--help", "0 False False"), ("--sed", "2 False False"):
+        words = [sys.executable, "-c", code.format(word=word)]
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == expected
+    assert "--sed: did you mean --seed?" in done.stderr
+
+
 def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(speech_folder, pretrained, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -298,9 +346,12 @@ def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(
     [
         (run_pretrain, ["--output_dir", "x"], "--train_dir"),
         (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--density", "0.5"], "--sparsity_method"),
+        (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--eval_steps", "5"], "--probe_train_dir"),
         (run_finetune, ["--output_dir", "x", "--train_dir", "y"], "--model_name_or_path"),
         (run_finetune, ["--output_dir", "x", "--train_dir", "y", "--model_name_or_path", "stats"], "--freeze_encoder"),
         (run_pretrain, ["--output_dir", "x", "--train_dir", "y", "--on_bad_audio", "repair"], "repair"),
+        (run_pretrain, ["--output_dir", "x", "--learnig_rate", "1"], "--learnig_rate: did you mean --learning_rate?"),
+        (run_finetune, ["nowhere.yaml"], "nowhere.yaml cannot be read"),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_what_to_do(script, words, message, capsys):

@@ -8,20 +8,23 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-import run_finetune
 import run_pretrain
-from training_mbt.arguments import parse_arguments
+from modeling_mbt import MBTForSequenceClassification
+from training_mbt.arguments import PRESET_NAMES, FinetuneArguments, PretrainArguments, parse_arguments
 from training_mbt.demo import METHOD_NAMES, to_markdown
 from training_mbt.embeddings import cached_embeddings
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.linear_head import fit_linear_head
 from training_mbt.optimization import create_optimizer, create_scheduler
 from training_mbt.pictures import draw_accuracies, draw_cross_correlations, draw_losses
+from training_mbt.presets import PRESETS
 from training_mbt.step_sampler import StepSampler
 
+ACCELERATE_CONFIGS = sorted((Path(run_pretrain.__file__).parent / "recipes" / "accelerate").glob("*.yaml"))
 RECIPES = sorted((Path(run_pretrain.__file__).parent / "recipes").glob("*.yaml"))
 
 
@@ -127,7 +130,7 @@ def test_biases_and_norms_do_not_decay_and_the_schedule_warms_up_then_falls_to_z
 def test_every_recipe_names_existing_arguments_that_differ_from_the_defaults(recipe):
     values = yaml.safe_load(recipe.read_text())
     pretraining = "label_fraction" not in values
-    arguments_class = run_pretrain.PretrainArguments if pretraining else run_finetune.FinetuneArguments
+    arguments_class = PretrainArguments if pretraining else FinetuneArguments
     words = [str(recipe), *(() if "output_dir" in values else ("--output_dir", "x"))]
     args = parse_arguments(arguments_class, words if pretraining else [*words, "--model_name_or_path", "m"])
     defaults = {f.name: f.default for f in fields(arguments_class)}
@@ -136,10 +139,47 @@ def test_every_recipe_names_existing_arguments_that_differ_from_the_defaults(rec
         assert value != defaults[name], f"{recipe.name}: {name} is the default"
 
 
-def test_an_unknown_argument_in_a_recipe_is_refused_by_name(tmp_path):
+def test_an_unknown_argument_in_a_recipe_is_refused_with_the_nearest_right_one(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text("learning_rat: 1")
-    with pytest.raises(ValueError, match="learning_rat"):
-        parse_arguments(run_pretrain.PretrainArguments, [str(tmp_path / "recipe.yaml")])
+    with pytest.raises(SystemExit):
+        parse_arguments(PretrainArguments, [str(tmp_path / "recipe.yaml")])
+    assert "unknown argument learning_rat: did you mean learning_rate?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ACCELERATE_CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_every_configuration_without_a_warning(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= config.num_machines >= 1
+    assert config.use_cpu == path.stem.startswith("cpu")
+
+
+def test_what_help_names_is_what_there_is():
+    assert sorted(PRESET_NAMES) == sorted(PRESETS)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_a_layer_learns_slower_than_the_layer_above_it(decay):
+    model = MBTForSequenceClassification(PRESETS["tiny"].config())
+    optimizer = create_optimizer(model, 1e-2, 0.1, layerwise_lr_decay=decay)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    layers = [*model.mbt.encoder.layers, *model.mbt.encoder.frame_layers, model.classifier]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    for distance, layer in enumerate(reversed(layers)):
+        for parameter in layer.parameters():
+            assert rates[id(parameter)] == pytest.approx(1e-2 * decay**distance)
+
+
+def test_lars_scales_weights_by_their_norms_and_leaves_biases_and_norms_to_plain_steps():
+    model = torch.nn.Linear(3, 2)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = create_optimizer(model, 0.2, 1e-6, optim="lars")
+    model(torch.ones(4, 3)).square().sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    weight, gradient = before["weight"], gradients["weight"]
+    trust = 1e-3 * weight.norm() / (gradient.norm() + 1e-6 * weight.norm())
+    torch.testing.assert_close(model.weight.detach(), weight - 0.2 * trust * (gradient + 1e-6 * weight))
+    torch.testing.assert_close(model.bias.detach(), before["bias"] - 0.0048 * gradients["bias"])
 
 
 def test_embeddings_are_computed_once_for_each_key(tmp_path, monkeypatch):

@@ -1,13 +1,21 @@
 """Arguments of the two scripts: a YAML recipe first, then the command line that overrides it."""
 
+import difflib
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
+
+# Named here, so that --help need not import what they name.
+PRESET_NAMES = ("faithful", "strong", "tiny")
+SPARSITY_METHODS = ("static", "magnitude", "rigl", "set")
+CONTROLS = ("random", "supervised", "stats")
+RECIPE_NAME = "recipe.yaml"
 
 
 @dataclass
@@ -67,9 +75,12 @@ class RunArguments:
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 is none."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio."})
-    mixed_precision: str = field(
-        default="no", metadata={"help": "Precision of the network.", "choices": ["no", "fp16", "bf16"]}
-    )
+    mixed_precision: str | None = field(
+        default=None,
+        metadata={"help": "Precision of the network; by default what `accelerate launch` was told. The objective is "
+                  "always computed in float32.", "choices": ["no", "fp16", "bf16"]},
+    )  # fmt: skip
+    torch_compile: bool = field(default=False, metadata={"help": "Compile the network with torch.compile."})
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(
         default="none", metadata={"help": "Tracker.", "choices": ["none", "tensorboard", "wandb", "all"]}
@@ -96,6 +107,141 @@ class RunArguments:
             raise ValueError("Say where the audio is: either --train_dir FOLDER or --dataset_name NAME.")
 
 
+@dataclass
+class PretrainArguments(RunArguments):
+    """Arguments of pre-training."""
+
+    preset: str = field(
+        default="strong", metadata={"help": "Model, features and distortions.", "choices": PRESET_NAMES}
+    )
+    objective: str = field(default="bt", metadata={"help": "Objective: bt, mbt, or another one of MBTConfig."})
+    redundancy_loss_weight: float | None = field(
+        default=None, metadata={"help": "lambda of bt and mbt; by default the preset's."}
+    )
+    views: str = field(
+        default="same_crop",
+        metadata={"help": "Two distortions of one crop, or of two crops of an utterance.",
+                  "choices": ["same_crop", "two_crops"]},
+    )  # fmt: skip
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the data set as it comes instead of downloading it; needs --max_steps."},
+    )
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "Recordings of a stream from which the next one is drawn."}
+    )
+    interleave_datasets: list[str] = field(
+        default_factory=list, metadata={"help": "Further data sets (names, or folders) to mix in.", "nargs": "+"}
+    )
+    interleave_probabilities: list[float] = field(
+        default_factory=list,
+        metadata={"help": "How often a recording comes from the first data set, the second, ...", "nargs": "+"},
+    )
+    crop_seconds: float | None = field(default=None, metadata={"help": "Length of a crop; by default the preset's."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "JSON object of further MBTConfig arguments."}
+    )
+    feature_overrides: str | None = field(
+        default=None, metadata={"help": "JSON object of further MBTFeatureExtractor arguments."}
+    )
+    augmentation: str | None = field(
+        default=None,
+        metadata={"help": "JSON object of MBTAugmentation's arguments instead of the preset's distortions."},
+    )
+    sparsity_method: str | None = field(
+        default=None,
+        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
+                  "choices": SPARSITY_METHODS},
+    )  # fmt: skip
+    eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations."})
+    probe_dataset_name: str | None = field(
+        default=None, metadata={"help": "Labelled data set for the probes; its test part is not touched."}
+    )
+    probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labelled recordings instead."})
+    probe_label_column_name: str = field(default="label", metadata={"help": "The column that the probes predict."})
+    probe_split_column_name: str | None = field(
+        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
+    )
+    density: float = field(
+        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of weights, data order and distortions."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.streaming and (self.max_steps < 1 or self.dataset_name in (None, "synthetic")):
+            raise ValueError(
+                "A stream has no known end and comes from a data set: --streaming needs --max_steps and "
+                "--dataset_name (a name on the Hub, or a local folder of parquet or tar files)."
+            )
+        if len(self.interleave_probabilities) not in (0, 1 + len(self.interleave_datasets)):
+            raise ValueError(
+                f"Give --interleave_probabilities one number for each of {1 + len(self.interleave_datasets)} data "
+                f"sets, not {len(self.interleave_probabilities)}, or leave them out."
+            )
+        if self.interleave_probabilities and abs(sum(self.interleave_probabilities) - 1) > 1e-6:
+            raise ValueError(f"--interleave_probabilities add up to {sum(self.interleave_probabilities):g}, not to 1.")
+        has_probe = self.probe_dataset_name is not None or self.probe_train_dir is not None
+        if has_probe != (self.eval_steps > 0):
+            raise ValueError(
+                "Probes need both --eval_steps and labelled recordings: --probe_train_dir or --probe_dataset_name."
+            )
+        if self.density != 1 and self.sparsity_method is None:
+            raise ValueError(f"--density {self.density} needs a --sparsity_method: {', '.join(SPARSITY_METHODS)}.")
+
+
+@dataclass
+class FinetuneArguments(RunArguments):
+    """Arguments of fine-tuning."""
+
+    model_name_or_path: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Pre-trained models (folders or Hub names), and the controls `random` (an encoder as it is "
+                  "initialised), `supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
+                  "nargs": "+"},
+    )  # fmt: skip
+    label_column_name: str = field(default="label", metadata={"help": "The column to predict."})
+    split_column_name: str | None = field(
+        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
+    )
+    label_fraction: list[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "Shares of the training labels to learn from.", "nargs": "+"}
+    )
+    seed: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "Seeds of label choice, new weights and data order."}
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, "
+                  "instead of training the whole network; steps, learning rate and the like then play no part."},
+    )  # fmt: skip
+    max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this."})
+    preset: str = field(
+        default="strong",
+        metadata={"help": "Architecture of the controls, where no pre-trained model gives it.",
+                  "choices": PRESET_NAMES},
+    )  # fmt: skip
+    augmentation: str | None = field(
+        default=None,
+        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency."},
+    )
+    eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the data."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per process and step."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.model_name_or_path:
+            raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
+        if self.freeze_encoder and "supervised" in self.model_name_or_path:
+            raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
+        if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):
+            raise ValueError(
+                "`random` and `stats` have no encoder to train: add --freeze_encoder, or name `supervised`."
+            )
+
+
 Arguments = TypeVar("Arguments", bound=RunArguments)
 
 
@@ -106,32 +252,54 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
         arguments_class: The script's dataclass.
         argv: The words of the command line; by default the process's.
 
-    Raises:
-        ValueError: The recipe is no mapping, or names an argument that does not exist.
+    A mistake ends the process with a sentence that names the nearest right argument.
     """
-    parser = HfArgumentParser([arguments_class])  # pyright: ignore[reportArgumentType] - bound by RunArguments
+    parser = HfArgumentParser([arguments_class], allow_abbrev=False)  # pyright: ignore[reportArgumentType]
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0].endswith((".yaml", ".yml")):
-        recipe = read_recipe(words.pop(0), {f.name for f in fields(arguments_class)})
-        for action in parser._actions:
-            if action.dest in recipe:
-                action.required = False
-        parser.set_defaults(**recipe)
+    names = [f.name for f in fields(arguments_class)]
     try:
+        if words and words[0].endswith((".yaml", ".yml")):
+            recipe = read_recipe(words.pop(0), names)
+            for action in parser._actions:
+                if action.dest in recipe:
+                    action.required = False
+            parser.set_defaults(**recipe)
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            if option not in parser._option_string_actions:  # before what is missing because of it
+                known = [f"--{name}" for name in names]
+                raise ValueError(f"There is no argument {option}{_nearest(option, known) or '.'}")
         return parser.parse_args_into_dataclasses(words)[0]
     except ValueError as error:
         parser.error(str(error))
 
 
-def read_recipe(path: str, known: set[str]) -> dict[str, Any]:
-    """Read a YAML recipe: a flat mapping from argument names to values."""
-    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:
+    """Read a YAML recipe: a flat mapping from argument names to values.
+
+    Raises:
+        ValueError: It is not there, is no mapping, or names an argument that does not exist.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"The recipe {path} cannot be read: {error}.") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"The recipe {path} must be a mapping from argument names to values.")
-    if unknown := sorted(set(recipe) - known):
-        raise ValueError(f"The recipe {path} has unknown arguments: {', '.join(unknown)}.")
+    for name in sorted(set(recipe) - set(known), key=str):
+        raise ValueError(f"The recipe {path} has an unknown argument {name}{_nearest(str(name), known) or '.'}")
     # Nested values travel as JSON, the form that they have on the command line.
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in recipe.items()}
+
+
+def write_recipe(args: RunArguments) -> None:
+    """Write all arguments to `recipe.yaml` in `output_dir`: the scripts take it as a recipe and repeat the run."""
+    text = yaml.safe_dump(asdict(args), sort_keys=False, allow_unicode=True)
+    Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def parse_overrides(name: str, text: str | None) -> dict[str, Any]:

@@ -21,33 +21,13 @@ from modeling_mbt import MBTForSequenceClassification
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
 from .interruption import keep_out_of_signals
+from .labelled_speech import LabelledSpeech
 from .linear_head import fit_linear_head
 from .loop import train
 from .sparsity import SparseTraining
 from .step_sampler import StepSampler, derive_seed, steps_per_epoch
 
 ACCURACY = str(Path(__file__).parent / "metrics" / "top1_accuracy.py")
-
-
-@dataclass(frozen=True)
-class LabelledSpeech:
-    """All clips of a task, and which of them belong to which part."""
-
-    clips: ClipDataset
-    """Every clip, cut at its start where it is too long; its `labels` are class ids, (N,)."""
-    training_clips: ClipDataset
-    """The same clips, cut at random."""
-    label_names: list[str]
-    """Class names, (K,)."""
-    rows: dict[str, np.ndarray]
-    """train, validation, test -> positions of its clips."""
-    fingerprint: str
-    """Identifies the audio."""
-
-    def chance(self) -> float:
-        """Give the test accuracy of always naming the most frequent class of the training part."""
-        labels = self.clips.labels
-        return float((labels[self.rows["test"]] == np.bincount(labels[self.rows["train"]]).argmax()).mean())
 
 
 @dataclass(frozen=True)
@@ -172,7 +152,7 @@ def fit_full(
         description=description,
         sparsity=SparseTraining.keep_zeros(model.to(accelerator.device)) if model.config.encoder_density < 1 else None,
         eval_steps=eval_steps,
-        evaluate=lambda: {"eval_accuracy": accuracy_on("validation")},
+        evaluate=lambda step: {"eval_accuracy": accuracy_on("validation")},
         describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
     )
     return Classifier(accuracy_on("validation"), accuracy_on("test"), model)

@@ -26,32 +26,52 @@ def embed_clips(
     extractor: MBTFeatureExtractor,
     clips: ClipDataset,
     *,
+    rows: np.ndarray | None = None,
     batch_size: int,
     num_workers: int,
     description: str,
 ) -> np.ndarray:
-    """Represent every clip by the encoder's pooled output, or without a model by its log-mel statistics.
+    """Represent clips by the encoder's pooled output, or without a model by their log-mel statistics.
 
-    Clips of like length share a batch; the processes share the clips, and each gets the whole result.
+    Clips of like length share a batch; the processes share the clips, and each gets the whole result. The model stays
+    in evaluation mode.
+
+    Args:
+        accelerator: Its processes share the clips.
+        model: The encoder, if any.
+        extractor: Of the model.
+        clips: All N clips.
+        rows: Positions of those that are wanted; by default all of them.
+        batch_size: Clips of a batch.
+        num_workers: Processes that read audio.
+        description: Words in front of the progress bar.
 
     Returns:
-        (N, H) float32; without a model H = 2 M: mean and standard deviation over time of each feature in dB.
+        (N, H) float32, NaN for clips that are not wanted; without a model H = 2 M: mean and standard deviation over
+        time of each feature in dB.
     """
-    order = np.argsort(-clips.seconds, kind="stable")
+    rows = np.arange(len(clips)) if rows is None else rows
+    order = rows[np.argsort(-clips.seconds[rows], kind="stable")]
     own = order[accelerator.process_index :: accelerator.num_processes]
     batches = [own[i : i + batch_size].tolist() for i in range(0, len(own), batch_size)]
-    loader = DataLoader(clips, batch_sampler=batches, num_workers=num_workers, collate_fn=collate_clips)
+    loader = DataLoader(
+        clips,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate_clips,
+        generator=torch.Generator(),  # leaves the global one as it is
+    )
     if model is not None:
         model.eval().to(accelerator.device, memory_format=torch.channels_last)
-    rows = []
+    parts = []
     for batch in tqdm(loader, desc=description, unit="batch", disable=not accelerator.is_main_process, leave=False):
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
         features, mask = extractor.extract(waveforms, lengths)
-        rows.append(_statistics(features, mask) if model is None else _represent(model, extractor, features, mask))
-    own_rows = torch.cat(rows).float().cpu().numpy() if rows else np.zeros((0, 0), np.float32)
+        parts.append(_statistics(features, mask) if model is None else _represent(model, extractor, features, mask))
+    own_rows = torch.cat(parts).float().cpu().numpy() if parts else np.zeros((0, 0), np.float32)
     gathered = gather_object([(own, own_rows)]) if accelerator.num_processes > 1 else [(own, own_rows)]
     gathered = [(indices, values) for indices, values in gathered if len(indices)]
-    result = np.empty((len(order), gathered[0][1].shape[1]), np.float32)
+    result = np.full((len(clips), gathered[0][1].shape[1]), np.nan, np.float32)
     for indices, values in gathered:
         result[indices] = values
     return result

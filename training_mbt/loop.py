@@ -10,13 +10,13 @@ from typing import NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from torch import nn
 from transformers import FeatureExtractionMixin, PreTrainedModel
 from transformers.utils import logging
 
 from .accumulation import Losses
-from .arguments import RunArguments
+from .arguments import RunArguments, write_recipe
 from .checkpoints import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from .interruption import StopSignals
 from .optimization import create_optimizer, create_scheduler
@@ -28,6 +28,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 MAX_SKIPPED_IN_A_ROW = 5
 MAX_NAMES = 8
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
@@ -46,9 +47,19 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
         raise CheckpointError(f"--output_dir {args.output_dir} cannot be written to: {error}.") from None
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
+        dynamo_backend="inductor" if args.torch_compile else None,
+        # Ours is exact; accelerate's own would divide losses on top of it.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=args.output_dir),
     )
+    if accelerator.distributed_type in SHARDED:
+        raise ValueError(
+            "These networks fit on any one device, so that sharding them would only cost time: launch without FSDP or "
+            "DeepSpeed, for example with recipes/accelerate/gpus.yaml."
+        )
+    if accelerator.is_main_process:
+        write_recipe(args)
     set_seed(seed)
     if args.report_to != "none":
         accelerator.init_trackers(name)
@@ -60,8 +71,10 @@ def global_batch_size(args: RunArguments, num_processes: int) -> int:
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * num_processes
 
 
-def count_steps(args: RunArguments, num_clips: int, num_processes: int) -> int:
+def count_steps(args: RunArguments, num_clips: int | None, num_processes: int) -> int:
     """Give the optimizer steps of the run: `--max_steps`, or the epochs times their whole batches."""
+    if num_clips is None:  # of a stream
+        return args.max_steps
     steps = steps_per_epoch(num_clips, global_batch_size(args, num_processes))
     return args.max_steps if args.max_steps > 0 else max(1, round(args.num_train_epochs * steps))
 
@@ -79,7 +92,7 @@ def train(
     description: str,
     sparsity: SparseTraining | None = None,
     eval_steps: int = 0,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate: Callable[[int], dict[str, float]] | None = None,
     describe_step: Callable[[int], Sequence[str]] = lambda step: (),
 ) -> Model:
     """Train up to `max_steps`, from the checkpoint that `args` asks for.
@@ -99,7 +112,7 @@ def train(
         description: Words in front of the progress bar.
         sparsity: The masks of the model's weights, if it is sparse.
         eval_steps: Steps between two calls of `evaluate`; 0 is never.
-        evaluate: Gives values for the log; it may put the model into evaluation mode if it puts it back.
+        evaluate: (steps done) -> values for the log; it may put the model into evaluation mode if it puts it back.
         describe_step: (steps done) -> names of the recordings in this process's batch of the next step.
 
     Raises:
@@ -112,7 +125,7 @@ def train(
         for micro_batches in steps:
             run.take_step(lambda network, group=micro_batches: backpropagate(network, group, run.step), describe_step)
             if evaluate is not None and eval_steps > 0 and run.step % eval_steps == 0:
-                run.log.evaluation(run.step, evaluate())
+                run.log.evaluation(run.step, evaluate(run.step))
             stops = _any(accelerator, signals.received is not None) and run.step < max_steps
             if stops:
                 run.stop(signals.received or "a signal")

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_mbt import MBTModel, MBTPreTrainedModel
 
+from .arguments import SPARSITY_METHODS
 from .step_sampler import derive_seed
 
-SPARSITY_METHODS = ("static", "magnitude", "rigl", "set")
 UPDATE_STEPS = 100
 LAST_UPDATE = 0.75
 FIRST_EXCHANGE = 0.3

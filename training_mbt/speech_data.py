@@ -1,14 +1,15 @@
 """From the scripts' arguments to recordings that can be read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, interleave_datasets
 
 from feature_extraction.recording_index import RecordingIndex, index_recordings
-from feature_extraction.recordings import load_recordings
+from feature_extraction.recordings import PLAIN_AUDIO, load_recordings, load_stream
 
-from .arguments import RunArguments
+from .arguments import PretrainArguments, RunArguments
 from .corpus import load_corpus
 
 SYNTHETIC = "synthetic"
@@ -40,6 +41,44 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
     if args.train_split_name is not None:
         parts = DatasetDict({"train": choose_part(parts, args.train_split_name)})
     return parts, audio_column
+
+
+def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[Dataset | IterableDataset, str]:
+    """Open what pre-training reads: one data set or several ones mixed, as a stream or not; with its audio column.
+
+    Raises:
+        ValueError: There is no such split, or nothing to read.
+    """
+    if not args.streaming and not args.interleave_datasets:
+        parts, audio_column = open_recordings(args, accelerator)
+        return choose_part(parts, "unlabelled", "train"), audio_column
+    names = [args.dataset_name or args.train_dir, *args.interleave_datasets]
+    opened = []
+    for number, name in enumerate(names):
+        own = args if number == 0 else replace(
+            args, dataset_name=name, train_dir=None, dataset_config_name=None, dataset_revision=None
+        )  # fmt: skip
+        if args.streaming:
+            recordings, audio_column = load_stream(
+                str(name),
+                own.dataset_config_name,
+                split=args.train_split_name or "train",
+                audio_column_name=args.audio_column_name,
+                revision=own.dataset_revision,
+            )
+        else:
+            parts, audio_column = open_recordings(own, accelerator)
+            recordings = choose_part(parts, "unlabelled", "train")
+        # One column of one type, whatever the data sets have beside it.
+        recordings = recordings.select_columns([audio_column])
+        recordings = recordings if audio_column == "audio" else recordings.rename_column(audio_column, "audio")
+        opened.append(recordings.cast_column("audio", PLAIN_AUDIO))
+    if len(opened) == 1:
+        return opened[0], "audio"
+    mixed = interleave_datasets(
+        opened, args.interleave_probabilities or None, seed=args.seed, stopping_strategy="all_exhausted"
+    )
+    return mixed, "audio"
 
 
 def choose_part(parts: DatasetDict, *names: str) -> Dataset:
