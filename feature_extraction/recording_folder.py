@@ -20,13 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Dataset, DatasetDict
 
-from .sound_sources import FFMPEG_SUFFIXES
+from .sound_sources import AUDIO_SUFFIXES
 from .splits import SPLIT_ALIASES, split_of
 
 logger = logging.getLogger(__name__)
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf")
-AUDIO_SUFFIXES += (".w64", ".rf64", *FFMPEG_SUFFIXES)
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 

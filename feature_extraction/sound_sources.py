@@ -23,6 +23,8 @@ from .containers import container_fault
 # Decoding starts this much earlier and the surplus is dropped: exact for mp3 of 8-320 kbit/s at 8-48 kHz.
 LOSSY_RUN_UP_SECONDS = 0.2
 FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".webm")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf")
+AUDIO_SUFFIXES += (".w64", ".rf64", *FFMPEG_SUFFIXES)
 LOSSY_FORMATS = ("MP3", "OGG", "torchcodec")
 
 

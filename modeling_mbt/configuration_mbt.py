@@ -56,6 +56,8 @@ class MBTConfig(PreTrainedConfig):
             alpha in z / ||z||^alpha of the `"l2"` normalisation: 0 is BT, 1 is MBT.
         objective_kwargs (`dict`, *optional*):
             Further arguments of the objective, by the names of its function.
+        verification_threshold (`float`, *optional*):
+            Cosine of two representations from which on their recordings count as one speaker's.
 
     Raises:
         `ValueError` (as `StrictDataclassClassValidationError`): the lists of the stages differ in length, a size or
@@ -81,6 +83,7 @@ class MBTConfig(PreTrainedConfig):
     latent_normalization: str | None = None
     latent_normalization_strength: float | int = 1.0
     objective_kwargs: dict[str, Any] = field(default_factory=dict)
+    verification_threshold: float | int | None = None
 
     @property
     def hidden_size(self) -> int:
