@@ -33,11 +33,16 @@ def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length
     Waveforms (B, S) become (B, T, F), with T = 1 + S // hop_length and F = n_fft // 2 + 1. Zeros, not a reflection,
     stand on both sides of the samples: a clip has the same frames where its tensor ends and where zeros pad it.
     """
+    return _squared_parts(waveforms, n_fft, win_length, hop_length).unflatten(-1, (-1, 2)).sum(-1)
+
+
+def _squared_parts(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
+    """Squares of the real and the imaginary part of each bin side by side, (B, T, 2 F): the power before its sum."""
     window = torch.hann_window(win_length, device=waveforms.device)
     spectrum = torch.stft(
         waveforms, n_fft, hop_length, win_length, window, center=True, pad_mode="constant", return_complex=True
     ).mT  # the order in memory
-    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    return torch.view_as_real(spectrum).flatten(-2).square_()
 
 
 def mel_filterbank(num_mels: int, n_fft: int, sampling_rate: int, min_hz: float, max_hz: float) -> np.ndarray:
@@ -62,20 +67,23 @@ def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
     mask = mask[..., None]
     count = mask.sum(1, keepdim=True) * features.shape[-1]
     mean = (features * mask).sum((1, 2), keepdim=True) / count
-    centred = (features - mean) * mask
+    centred = (features - mean).mul_(mask)
     std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
-    return centred / std.clamp(min=SILENT_STD_DB)
+    return centred.div_(std.clamp(min=SILENT_STD_DB))
 
 
 @lru_cache(maxsize=16)
 def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """The filterbank in groups of neighbouring bands, each with only the bins it hears: a quarter of the matrix."""
+    """The filterbank in groups of neighbouring bands, each with only the bins it hears: a quarter of the matrix.
+
+    Every weight stands twice, for the two parts of its bin, so that the product sums them on the way.
+    """
     filterbank = torch.tensor(mel_filterbank(*mel_arguments), dtype=torch.float32, device=device)
     blocks = []
     for weights in filterbank.split(BANDS_PER_BLOCK, dim=1):
         heard = weights.any(1).nonzero()
-        bins = slice(int(heard[0]), int(heard[-1]) + 1)
-        blocks.append((bins, weights[bins].contiguous()))
+        first, end = int(heard[0]), int(heard[-1]) + 1
+        blocks.append((slice(2 * first, 2 * end), weights[first:end].repeat_interleave(2, dim=0).contiguous()))
     return blocks
 
 
@@ -232,13 +240,13 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
 
     def _decibels(self, waveforms: Tensor) -> Tensor:
         """(B, S) to (B, T, M)."""
-        power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)
         if self.frequency_scale == "linear":
-            power = power[..., self._kept_bins()]
+            power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)[..., self._kept_bins()]
         else:
-            blocks = _mel_blocks(self._mel_arguments(), power.device)
-            power = torch.cat([power[..., bins] @ weights for bins, weights in blocks], dim=-1)
-        return power.clamp(min=self.power_floor).log10().mul_(10)
+            parts = _squared_parts(waveforms, self.n_fft, self.win_length, self.hop_length)
+            blocks = _mel_blocks(self._mel_arguments(), parts.device)
+            power = torch.cat([parts[..., bins] @ weights for bins, weights in blocks], dim=-1)
+        return power.clamp_(min=self.power_floor).log10_().mul_(10)
 
     def _kept_bins(self) -> slice:
         hz_per_bin = self.sampling_rate / self.n_fft
@@ -294,7 +302,9 @@ def _as_batch(raw_speech) -> list[RawClip]:
 
 def _package(outputs: dict[str, Any], return_tensors: str | None) -> BatchFeature:
     """Tensors as they are where tensors are wanted, else arrays, one for each clip."""
-    if return_tensors == "pt" and all(isinstance(clips, Tensor) for clips in outputs.values()):
-        return BatchFeature(outputs)
+    if return_tensors in ("pt", "np") and all(isinstance(clips, Tensor) for clips in outputs.values()):
+        return BatchFeature(
+            outputs if return_tensors == "pt" else {name: x.numpy(force=True) for name, x in outputs.items()}
+        )
     arrays = {name: [clip.cpu().numpy() for clip in clips] for name, clips in outputs.items()}
     return BatchFeature(arrays, tensor_type=return_tensors)

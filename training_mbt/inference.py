@@ -8,7 +8,7 @@ Axes: N recordings, B recordings of a batch, H features of a representation, K c
 import csv
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Recognizer:
         """
         assert isinstance(self.model, MBTForSequenceClassification)
         files, probabilities = self._run(recordings, lambda output: output.logits.float().softmax(1))
-        names: Mapping[Any, str] = self.model.config.id2label or {}
+        names: Any = self.model.config.id2label
         return files, [
             [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]
             for row in probabilities
