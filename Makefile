@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.objectives
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.startup
 
 # The source distribution of transformers holds the tests that every model and feature extractor should pass.
 $(CONFORMANCE): $(READY)

@@ -111,12 +111,12 @@ def verify_trials(args: argparse.Namespace, model: Recognizer) -> None:
     names = sorted({name for trial in trials for name in (trial.first, trial.second)})
     files, embeddings = model.embed([args.trials_dir / name for name in names])
     rows = {file: row for row, file in enumerate(files)}
-    pairs = [(t.same_speaker, args.trials_dir / t.first, args.trials_dir / t.second) for t in trials]
-    pairs = [pair for pair in pairs if pair[1] in rows and pair[2] in rows]
-    scores = cosine_scores(*(embeddings[[rows[pair[side]] for pair in pairs]] for side in (1, 2)))
-    rates = error_rates(scores, np.array([pair[0] for pair in pairs]))
+    trials = [t for t in trials if args.trials_dir / t.first in rows and args.trials_dir / t.second in rows]
+    first, second = ([rows[args.trials_dir / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
+    scores = cosine_scores(embeddings[first], embeddings[second])
+    rates = error_rates(scores, np.array([trial.same_speaker for trial in trials]))
     equal_error, threshold = rates.equal_error()
-    result = {"trials": len(pairs), "eer": equal_error, "min_dcf": rates.min_detection_cost(), "threshold": threshold}
+    result = {"trials": len(trials), "eer": equal_error, "min_dcf": rates.min_detection_cost(), "threshold": threshold}
     print(json.dumps(result))
     if args.save_threshold and not Path(args.model_name_or_path).is_dir():
         raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
