@@ -22,7 +22,7 @@ import run_pretrain
 from training_mbt import loop
 
 def stop(*_):
-    print(time.time(), file=sys.stderr)
+    print(time.time())
     raise SystemExit
 
 loop._Run.take_step = stop
@@ -45,10 +45,9 @@ def main() -> None:
                 [sys.executable, "-c", UNTIL_FIRST_STEP, *words],
                 capture_output=True, text=True, check=True, env=environment,
             )  # fmt: skip
-            first_step = float(done.stderr.splitlines()[-1]) - start
-            print(
-                f"{args.num_files} files, {state}: first step after {first_step:.1f} s, {first_step - imports:.1f} s more"
-            )
+            first_step = float(done.stdout.splitlines()[-1]) - start
+            more = first_step - imports
+            print(f"{args.num_files} files, {state}: first step after {first_step:.1f} s, {more:.1f} s more")
 
 
 def seconds_until_end(code: str) -> float:
