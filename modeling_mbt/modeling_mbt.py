@@ -268,6 +268,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         attention_mask_b: Tensor | None = None,
         return_loss: bool = True,
         return_dict: bool | None = None,
+        **kwargs,
     ) -> MBTForPreTrainingOutput | tuple[Tensor, ...]:
         """Project two views of a batch of crops and compare them.
 
@@ -278,6 +279,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
             attention_mask_b: 1 for real frames of the second view, (B, T).
             return_loss: Compute the objective.
             return_dict: Return a tuple if `False`.
+            kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
             ValueError: Fewer than two clips in the global batch: batch statistics need two.
