@@ -33,11 +33,12 @@ from training_mbt.checkpoints import CheckpointError
 from training_mbt.classification import Classifier, fit_frozen, fit_full
 from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
 from training_mbt.hub import push_to_hub
+from training_mbt.label_curves import report_sweep
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import create_accelerator
-from training_mbt.model_card import write_classifier_card
+from training_mbt.model_card import source, write_classifier_card
 from training_mbt.presets import PRESETS
 
 RESULTS_NAME = "results.jsonl"
@@ -229,7 +230,7 @@ def write_result(
         "num_test": len(speech.rows["test"]),
         "chance": speech.chance(),
         "validation_accuracy": classifier.validation_accuracy,
-        "accuracy": classifier.accuracy,
+        **classifier.test_scores,
     }
     with Path(args.output_dir, RESULTS_NAME).open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -247,12 +248,19 @@ def save_if_best(
 
 
 def report(args: FinetuneArguments, lines: list[dict]) -> None:
-    """Write results.csv, and print accuracy per method and share of the labels."""
+    """Write results.csv, and table and picture over shares, methods and seeds; print the table."""
     table = pd.DataFrame(lines).drop(columns=["run", "settings"])
     table.to_csv(Path(args.output_dir, "results.csv"), index=False)
-    table["accuracy"] *= 100
-    summary = table.groupby(["method", "label_fraction"], sort=False)["accuracy"].agg(["mean", "std", "count"])
-    print(summary.set_axis(["accuracy %", "std over seeds", "seeds"], axis=1).round(1).to_string())
+    names = short_names(args.model_name_or_path)
+    lines = [{**line, "method": names[line["method"]]} for line in lines]
+    pretrained = [names[method] for method in args.model_name_or_path if method not in CONTROLS]
+    print(f"\n{report_sweep(lines, pretrained, Path(args.output_dir), source(args))}")
+
+
+def short_names(methods: list[str]) -> dict[str, str]:
+    """Name models by their folders alone, or by their paths where that is not clear."""
+    names = {method: Path(method).name for method in methods}
+    return names if len(set(names.values())) == len(names) else {method: method for method in methods}
 
 
 if __name__ == "__main__":

@@ -27,16 +27,22 @@ from .loop import train
 from .sparsity import SparseTraining
 from .step_sampler import StepSampler, derive_seed, steps_per_epoch
 
-ACCURACY = str(Path(__file__).parent / "metrics" / "top1_accuracy.py")
+METRICS = ("top1_accuracy", "balanced_accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier: its accuracies, and the model unless it has none."""
+    """A fitted classifier: how well it does, and the model unless it has none."""
 
     validation_accuracy: float
-    accuracy: float
+    test_scores: dict[str, float]
+    """On the test part: accuracy, balanced_accuracy, macro_f1."""
     model: MBTForSequenceClassification | None
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy on the test part."""
+        return self.test_scores["accuracy"]
 
 
 def fit_frozen(
@@ -62,8 +68,8 @@ def fit_frozen(
         with torch.no_grad():
             model.classifier.weight.copy_(torch.from_numpy(head.weight))
             model.classifier.bias.copy_(torch.from_numpy(head.bias))
-    accuracy = {part: _accuracy(head.predict(features[rows]), labels[rows]) for part, rows in speech.rows.items()}
-    return Classifier(accuracy["validation"], accuracy["test"], model)
+    scores = {part: score(head.predict(features[rows]), labels[rows]) for part, rows in speech.rows.items()}
+    return Classifier(scores["validation"]["accuracy"], scores["test"], model)
 
 
 def fit_full(
@@ -137,8 +143,8 @@ def fit_full(
 
         return backpropagate_mean(accelerator, network, batches, forward)
 
-    def accuracy_on(part: str) -> float:
-        return _accuracy(*predict(args, accelerator, model, extractor, speech.clips, speech.rows[part]))
+    def scores_on(part: str) -> dict[str, float]:
+        return score(*predict(args, accelerator, model, extractor, speech.clips, speech.rows[part]))
 
     model = train(
         args,
@@ -152,10 +158,10 @@ def fit_full(
         description=description,
         sparsity=SparseTraining.keep_zeros(model.to(accelerator.device)) if model.config.encoder_density < 1 else None,
         eval_steps=eval_steps,
-        evaluate=lambda step: {"eval_accuracy": accuracy_on("validation")},
+        evaluate=lambda step: {"eval_accuracy": scores_on("validation")["accuracy"]},
         describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
     )
-    return Classifier(accuracy_on("validation"), accuracy_on("test"), model)
+    return Classifier(scores_on("validation")["accuracy"], scores_on("test"), model)
 
 
 @torch.no_grad()
@@ -191,7 +197,10 @@ def predict(
     return predictions, references
 
 
-def _accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    result = evaluate.load(ACCURACY).compute(predictions=predictions, references=references)
-    assert result is not None
-    return result["accuracy"]
+def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Compare predicted and true class ids, (N,) each: accuracy, balanced_accuracy and macro_f1."""
+    values: dict[str, float] = {}
+    for name in METRICS:
+        metric = evaluate.load(str(Path(__file__).parent / "metrics" / f"{name}.py"))
+        values |= metric.compute(predictions=predictions, references=references) or {}
+    return values

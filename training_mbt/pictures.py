@@ -138,6 +138,34 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
     _save(figure, path)
 
 
+def draw_label_curves(
+    path: Path, curves: Mapping[str, Mapping[float, tuple[float, float]]], chance_percent: float, title: str
+) -> None:
+    """Draw accuracy against the share of the labels, a curve for each method with its interval.
+
+    Args:
+        path: Picture to write.
+        curves: Method -> share of the labels -> mean and half of the interval, NaN for none, as shares of 1.
+        chance_percent: Accuracy of always naming the most frequent class.
+        title: Task and data.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for number, (name, points) in enumerate(curves.items()):
+        x, color = 100 * np.array(sorted(points)), plt.get_cmap("tab10")(number % 10)
+        means, half_widths = 100 * np.array([points[fraction] for fraction in sorted(points)]).T
+        axis.plot(x, means, marker="o", color=color, label=name)
+        half_widths = np.nan_to_num(half_widths)
+        axis.fill_between(x, means - half_widths, means + half_widths, color=color, alpha=0.15, linewidth=0)
+    axis.axhline(chance_percent, color="black", linestyle="dotted", linewidth=1, label="most frequent class")
+    ticks = sorted({100 * fraction for points in curves.values() for fraction in points})
+    axis.set(xscale="log", xlabel="share of the labels (%)", ylabel="top-1 accuracy (%)", title=title)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def _save(figure, path: Path) -> None:
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Of the VoxCeleb Speaker Recognition Challenge.
 TARGET_PRIOR = 0.05
@@ -51,7 +52,7 @@ class ErrorRates(NamedTuple):
         return float(cost.min() / min(target_prior, 1 - target_prior))
 
 
-def error_rates(scores: np.ndarray, same_speaker: np.ndarray) -> ErrorRates:
+def error_rates(scores: ArrayLike, same_speaker: ArrayLike) -> ErrorRates:
     """Sweep the threshold over scores (P,) of pairs (P,), of which some are of one voice and some are not.
 
     Raises:

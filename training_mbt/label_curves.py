@@ -1,0 +1,127 @@
+"""What a sweep over methods, shares of the labels and seeds shows: means with intervals, and paired differences.
+
+Intervals are those of Student's t at 95 % over seeds. A difference is paired: of two methods that learn from the same
+labels, seed by seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from .pictures import draw_label_curves
+
+CONFIDENCE = 0.95
+
+Result = Mapping[str, Any]
+"""A line of `results.jsonl`."""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds."""
+
+    mean: float
+    half_width: float
+    """Of its interval; NaN for a single seed."""
+    num_seeds: int
+
+    def __str__(self):
+        spread = "" if np.isnan(self.half_width) else f" ± {100 * self.half_width:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Give the mean of values (N,) and its interval."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return Estimate(float(values.mean()), float("nan"), len(values))
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return Estimate(float(values.mean()), float(quantile * values.std(ddof=1) / len(values) ** 0.5), len(values))
+
+
+class Point(NamedTuple):
+    """A method that learns from a share of the labels."""
+
+    method: str
+    encoder: str
+    label_fraction: float
+    estimate: Estimate
+
+
+def label_curves(results: Sequence[Result], metric: str = "accuracy") -> list[Point]:
+    """Average the results of one task over seeds, methods and shares in the order in which they came."""
+    values: dict[tuple[str, str, float], list[float]] = {}
+    for result in results:
+        key = (result["method"], result["encoder"], result["label_fraction"])
+        values.setdefault(key, []).append(result[metric])
+    return [Point(*key, estimate(np.array(found))) for key, found in values.items()]
+
+
+def paired_difference(results: Sequence[Result], first: str, second: str, metric: str = "accuracy") -> Estimate:
+    """Estimate `second` - `first`, at one share of the labels, over the seeds that both have.
+
+    Raises:
+        ValueError: They share no seed.
+    """
+    by_seed = [{r["seed"]: r[metric] for r in results if r["method"] == method} for method in (first, second)]
+    shared = sorted(set(by_seed[0]) & set(by_seed[1]))
+    if not shared:
+        raise ValueError(f"{first} and {second} have no seed in common: run both with the same --seed.")
+    return estimate(np.array([by_seed[1][seed] - by_seed[0][seed] for seed in shared]))
+
+
+def in_words(difference: Estimate, first: str, second: str) -> str:
+    """Say what a paired difference shows."""
+    points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
+    if np.isnan(difference.half_width):
+        return f"{points} (one seed: no interval, so nothing is shown)"
+    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
+    points += f" [{100 * low:+.1f}, {100 * high:+.1f}] over {difference.num_seeds} seeds"
+    if low <= 0 <= high:
+        return f"{points}: no difference shown"
+    return f"{points}: {second if low > 0 else first} is better"
+
+
+def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
+    """Write `results.md` and `label_fractions.png`; gives the text.
+
+    Args:
+        results: Lines of `results.jsonl`, methods by their short names.
+        pretrained: Short names of the methods to compare with one another, pair by pair.
+        output_dir: Folder to write to.
+        data: What the clips are of.
+    """
+    curves = label_curves(results)
+    task, chance = results[0]["task"], 100 * results[0]["chance"]
+    fractions = sorted({point.label_fraction for point in curves})
+    lines = [
+        f"# {task}, {data}",
+        "",
+        f"Top-1 accuracy in % on {results[0]['num_test']} test clips, mean ± half of the 95 % interval over seeds; "
+        f"always naming the most frequent class scores {chance:.1f}. Hyper-parameters are chosen on the validation "
+        "part; the test part is used once for each classifier.",
+        "",
+        "| | encoder | " + " | ".join(f"{100 * fraction:g} %" for fraction in fractions) + " |",
+        "|---" * (2 + len(fractions)) + "|",
+    ]
+    for method, encoder in dict.fromkeys((point.method, point.encoder) for point in curves):
+        found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
+        cells = [found.get(fraction, "") for fraction in fractions]
+        lines.append(f"| {method} | {encoder} | " + " | ".join(cells) + " |")
+    for number, first in enumerate(pretrained):
+        for second in pretrained[number + 1 :]:
+            lines += ["", f"{second} - {first}, paired by seed:", ""]
+            for fraction in fractions:
+                some = [result for result in results if result["label_fraction"] == fraction]
+                words = in_words(paired_difference(some, first, second), first, second)
+                lines.append(f"- {100 * fraction:g} % of the labels: {words}")
+    text = "\n".join(lines) + "\n"
+    (output_dir / "results.md").write_text(text, encoding="utf-8")
+    drawn: dict[str, dict[float, tuple[float, float]]] = {}
+    for point in curves:
+        values = point.estimate.mean, point.estimate.half_width
+        drawn.setdefault(f"{point.method}, {point.encoder}", {})[point.label_fraction] = values
+    draw_label_curves(output_dir / "label_fractions.png", drawn, chance, f"{task}, {data}")
+    return text
