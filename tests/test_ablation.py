@@ -19,8 +19,10 @@ RECIPES = sorted((Path(ablation.__file__).parent.parent / "recipes" / "ablations
 def test_every_cell_of_every_recipe_is_a_command_that_the_scripts_take(path):
     recipe = ablation.read_ablation(path)
     for cell in recipe.cells():
-        words = ablation.as_words(ablation.merged(recipe.pretrain, cell))
-        parse_arguments(run_pretrain.PretrainArguments, [*words, "--output_dir", "x"])
+        args = parse_arguments(
+            run_pretrain.PretrainArguments, [*ablation.as_words(recipe.arguments(cell)), "--output_dir", "x"]
+        )
+        run_pretrain.build(args)
     words = ["--model_name_or_path", "x", "--freeze_encoder", "--output_dir", "x"]
     parse_arguments(run_finetune.FinetuneArguments, [*words, *ablation.as_words(recipe.finetune)])
 

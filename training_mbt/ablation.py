@@ -33,8 +33,9 @@ class Ablation:
     """What the picture is about."""
     axis: str
     """The varied argument along the horizontal axis; the others make curves, and `seed` makes repetitions."""
-    vary: dict[str, list]
-    """Argument of pre-training -> its values. `config_overrides.x` is entry x of that JSON object."""
+    vary: dict[str, list | dict[str, Any]]
+    """Argument of pre-training -> its values, or their names -> values. `config_overrides.x` is entry x of that JSON
+    object."""
     pretrain: dict[str, Any]
     """Arguments that all encoders share."""
     finetune: dict[str, Any]
@@ -51,9 +52,20 @@ class Ablation:
             raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {', '.join(self.vary)}.")
 
     def cells(self) -> list[dict[str, Any]]:
-        """Give the varied arguments of every encoder."""
+        """Give the varied arguments of every encoder, values that have names by their names."""
         grid = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
         return grid + ([] if self.baseline is None else [self.baseline])
+
+    def arguments(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the arguments of pre-training for a cell."""
+        named = {name: values for name, values in self.vary.items() if isinstance(values, dict)}
+        return merged(
+            self.pretrain,
+            {
+                name: named[name][value] if name in named and value in named[name] else value
+                for name, value in cell.items()
+            },
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,9 +108,9 @@ def describe(cell: Mapping[str, Any]) -> str:
 
 def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path) -> Path:
     """Pre-train the encoder of a cell, unless it is there; gives its folder."""
-    words = as_words(merged(ablation.pretrain, cell))
+    words = as_words(ablation.arguments(cell))
     digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
-    name = "-".join(f"{key.split('.')[-1]}_{value}" for key, value in cell.items()) or "baseline"
+    name = "-".join(f"{key.split('.')[-1]}_{value}".replace(" ", "_") for key, value in cell.items()) or "baseline"
     folder = output_dir / "encoders" / f"{name}-{digest}"
     if not (folder / "README.md").is_file():  # the card is written last
         pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=folder)
