@@ -39,11 +39,11 @@ def test_the_interval_is_students_and_one_seed_has_none():
 
 
 def test_a_difference_is_paired_so_that_what_seeds_share_drops_out():
-    table = results(gain=0.02)
+    table = results(gain=0.02, noise=1e-6)
     table = [row for row in table if row["label_fraction"] == 0.05]
     difference = paired_difference(table, "bt", "mbt")
-    assert difference.mean == pytest.approx(0.02)
-    assert difference.half_width < 1e-9
+    assert difference.mean == pytest.approx(0.02, abs=1e-5)
+    assert difference.half_width < 1e-5
     unpaired = estimate(np.array([row["accuracy"] for row in table if row["method"] == "mbt"]))
     assert unpaired.half_width > 0.02
     assert paired_difference(table[::-1], "bt", "mbt") == pytest.approx(difference)
@@ -55,7 +55,8 @@ def test_an_interval_that_holds_zero_shows_no_difference():
     assert "no difference shown" in in_words(estimate(np.array([-0.1, 0.1, 0.05])), "bt", "mbt")
     assert "mbt is better" in in_words(estimate(np.array([0.10, 0.11, 0.12])), "bt", "mbt")
     assert "bt is better" in in_words(estimate(-np.array([0.10, 0.11, 0.12])), "bt", "mbt")
-    assert "nothing is shown" in in_words(estimate(np.array([0.1])), "bt", "mbt")
+    for values in ([0.1], [0.1, 0.1, 0.1]):  # one seed, or seeds without an effect
+        assert "nothing is shown" in in_words(estimate(np.array(values)), "bt", "mbt")
 
 
 def test_the_report_holds_the_table_the_differences_and_a_picture(tmp_path):

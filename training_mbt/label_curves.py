@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float
-    """Of its interval; NaN for a single seed."""
+    """Of its interval; NaN where nothing varies: a single seed, or a linear head on all labels, which knows no chance."""
     num_seeds: int
 
     def __str__(self):
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 def estimate(values: np.ndarray) -> Estimate:
     """Give the mean of values (N,) and its interval."""
     values = np.asarray(values, np.float64)
-    if len(values) < 2:
+    if np.ptp(values) == 0:
         return Estimate(float(values.mean()), float("nan"), len(values))
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     return Estimate(float(values.mean()), float(quantile * values.std(ddof=1) / len(values) ** 0.5), len(values))
@@ -76,7 +76,7 @@ def in_words(difference: Estimate, first: str, second: str) -> str:
     """Say what a paired difference shows."""
     points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
     if np.isnan(difference.half_width):
-        return f"{points} (one seed: no interval, so nothing is shown)"
+        return f"{points} (no seed differs from another: no interval, so nothing is shown)"
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
     points += f" [{100 * low:+.1f}, {100 * high:+.1f}] over {difference.num_seeds} seeds"
     if low <= 0 <= high:
