@@ -25,7 +25,7 @@ from training_mbt.export import WaveformModel, export_onnx, open_onnx
 from training_mbt.linear_head import LinearHead, fit_linear_head
 from training_mbt.presets import PRESETS
 
-NUM_CLIPS = 16
+EMBEDDED_AT_ONCE = 16
 Contender = Callable[[np.ndarray], np.ndarray]
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     corpus = load_corpus(args.corpus)["labelled"]
     waveforms = read_clips(corpus, model.front_end.extractor.sampling_rate)
     embeddings = {name: embed(run, waveforms) for name, run in contenders.items()}
-    batch = waveforms[:NUM_CLIPS]
+    batch = waveforms[: args.batch_size]
     seconds = fastest_seconds({name: lambda run=run: run(batch) for name, run in contenders.items()}, args.seconds)
     head, test, labels = fit_head(corpus, embeddings["PyTorch"], args.label)
 
     print(f"torch {torch.__version__}, {args.num_threads} CPU threads, {args.model_folder or args.preset}")
-    print(f"{'':16}{'MB':>8}{f'ms for {NUM_CLIPS} s':>14}{'ratio':>8}{'difference':>12}{args.label:>10} %")
+    print(f"{'':16}{'MB':>8}{f'ms for {args.batch_size} s':>14}{'ratio':>8}{'difference':>12}{args.label:>10} %")
     for name, values in embeddings.items():
         difference = np.linalg.norm(values - embeddings["PyTorch"]) / np.linalg.norm(embeddings["PyTorch"])
         accuracy = 100 * (head.predict(values[test]) == labels).mean()
@@ -60,6 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="strong")
     parser.add_argument("--corpus", default="small", help="size of the built-in corpus")
     parser.add_argument("--label", default="gender", help="gender or keyword: of the corpus")
+    parser.add_argument("--batch_size", type=int, default=16, help="clips of one second in a timed batch")
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20, help="for the times")
     return parser.parse_args()
@@ -100,7 +101,9 @@ def read_clips(corpus: Dataset, sampling_rate: int) -> np.ndarray:
 
 
 def embed(run: Contender, waveforms: np.ndarray) -> np.ndarray:
-    return np.concatenate([run(waveforms[i : i + NUM_CLIPS]) for i in range(0, len(waveforms), NUM_CLIPS)])
+    return np.concatenate(
+        [run(waveforms[i : i + EMBEDDED_AT_ONCE]) for i in range(0, len(waveforms), EMBEDDED_AT_ONCE)]
+    )
 
 
 def fit_head(corpus: Dataset, embeddings: np.ndarray, label: str) -> tuple[LinearHead, np.ndarray, np.ndarray]:
