@@ -176,9 +176,3 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch, tmp_path)
     model = WaveformModel(stir(MBTModel(PRESETS["tiny"].config())), PRESETS["tiny"].extractor())
     with pytest.raises(ImportError, match=r"Export needs onnxscript.*mbt-speech\[export\]"):
         export_onnx(model, tmp_path / "model.onnx")
-
-
-def test_another_kind_of_checkpoint_is_refused(tmp_path):
-    MBTConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a BertModel"):
-        WaveformModel.from_pretrained(tmp_path)

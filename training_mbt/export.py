@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import modeling_mbt
 from feature_extraction import MBTFeatureExtractor
 from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
-from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
+from modeling_mbt import MBTForSequenceClassification, MBTModel
+
+from .frame_encoder import open_checkpoint
 
 EXAMPLE_SHAPE = (2, 8000)  # any two sizes above one: both axes stay free
 QUANTIZED_OPERATORS = ["Conv", "MatMul"]
@@ -65,19 +66,8 @@ class WaveformModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, model_folder: str | Path) -> "WaveformModel":
-        """Open a checkpoint and its extractor in evaluation mode; of a pre-training one, the encoder.
-
-        Raises:
-            OSError: There is no checkpoint, or no `preprocessor_config.json` beside it.
-            ValueError: The checkpoint is not one of an MBT model.
-        """
-        config = MBTConfig.from_pretrained(model_folder)
-        name = (config.architectures or ["MBTModel"])[0]
-        if name not in modeling_mbt.__all__:
-            raise ValueError(f"{model_folder} holds a {name}: give the folder of an MBT model.")
-        model = getattr(modeling_mbt, name).from_pretrained(model_folder, dtype=torch.float32)
-        model = model.mbt if isinstance(model, MBTForPreTraining) else model
-        return cls(model, MBTFeatureExtractor.from_pretrained(model_folder)).eval()
+        """Open a checkpoint in evaluation mode; errors as of `open_checkpoint`."""
+        return cls(*open_checkpoint(model_folder)).eval()
 
     def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:
         """Give the outputs in the order of `output_names`."""
