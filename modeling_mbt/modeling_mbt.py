@@ -135,7 +135,10 @@ def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
 
 def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
     """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its centre is."""
-    return None if mask is None else mask[:, ::stride]
+    if mask is None or stride == 1:
+        return mask
+    # Indices, not a slice: to torch.export, a slice with a step ties the graph to even or to odd lengths.
+    return mask[:, torch.arange(0, mask.shape[1], stride, device=mask.device)]
 
 
 def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
