@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float
-    """Of its interval; NaN where nothing varies: a single seed, or a linear head on all labels, which knows no chance."""
+    """Of its interval; NaN where nothing varies: one seed, or a linear head on all labels, which knows no chance."""
     num_seeds: int
 
     def __str__(self):
