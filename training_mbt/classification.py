@@ -20,6 +20,7 @@ from modeling_mbt import MBTForSequenceClassification
 
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
+from .hub import HubUploads
 from .interruption import keep_out_of_signals
 from .labelled_speech import LabelledSpeech
 from .linear_head import fit_linear_head
@@ -79,6 +80,7 @@ def fit_full(
     seed: int,
     eval_steps: int,
     description: str,
+    uploads: HubUploads | None = None,
 ) -> Classifier:
     """Train encoder and classifier together on some training clips.
 
@@ -94,6 +96,7 @@ def fit_full(
         seed: Of data order and distortions.
         eval_steps: Steps between two measurements on validation; 0 measures at the end only.
         description: Words in front of the progress bar.
+        uploads: Is shown every checkpoint.
     """
     shares = args.gradient_accumulation_steps * accelerator.num_processes
     batch_size = min(args.per_device_train_batch_size, max(1, len(train_rows) // shares))
@@ -154,6 +157,7 @@ def fit_full(
         eval_steps=eval_steps,
         evaluate=lambda step: {"eval_accuracy": accuracy_on("validation")},
         describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
+        uploads=uploads,
     )
     return Classifier(accuracy_on("validation"), accuracy_on("test"), model)
 
