@@ -262,12 +262,12 @@ class _Run:
         """Save, and end the process as one that has done its work."""
         checkpoint = self.save()
         self.close()
-        if self.uploads is not None:
-            self.uploads.give_up()
         self.accelerator.print(
             f"Stopped by {reason} after step {self.step} of {self.max_steps}: everything is in {checkpoint}. Continue "
             "with --resume_from_checkpoint auto."
         )
+        if self.uploads is not None:
+            self.uploads.give_up()
         sys.exit(0)
 
     def close(self) -> None:
