@@ -18,7 +18,7 @@ KIND = r"(?P<kind>model|dataset)s"
 PREFIX = r"(?P<prefix>datasets/)?"
 REVISION = r"(?P<revision>[^/]+)"
 ROUTES = [
-    ("POST", r"/api/validate-yaml", "validate_yaml"),
+    ("POST", r"/api/validate-yaml", "validate"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", rf"/api/{KIND}/{REPOSITORY}/preupload/{REVISION}", "preupload"),
     ("POST", rf"/{PREFIX}{REPOSITORY}\.git/info/lfs/objects/batch", "lfs_batch"),
@@ -62,12 +62,10 @@ class Repository:
         return {path: content for path, (content, _) in self.commits[-1][1].items()}
 
     def add(self, message: str, files: dict[str, bytes]) -> None:
-        """Commit files beside those that are there."""
         new = {path: (content, is_binary(content[:512])) for path, content in files.items()}
         self.commits.append((message, {**self.commits[-1][1], **new}))
 
     def oid(self, number: int = -1) -> str:
-        """Name of a commit."""
         return hashlib.sha1(f"{id(self)} {range(len(self.commits))[number]}".encode()).hexdigest()
 
     def at(self, revision: str) -> int | None:
@@ -123,14 +121,6 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self._serve()
-
-    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815 - names that http.server wants
-
-    def log_message(self, *_):
-        pass
-
-    def _serve(self) -> None:
         url = urlsplit(self.path)
         words = f"{self.command} {url.path}"
         self.server.requests[words] += 1
@@ -148,10 +138,14 @@ class Handler(BaseHTTPRequestHandler):
             answer = self._route(url.path) if fault is None or fault.after else fault.answer()
         except RefusedError as error:
             answer = error.args[0]
-        if fault is not None and fault.after:
-            self.close_connection = True
-            return
-        self._send(answer)
+        self.close_connection = fault is not None and fault.after
+        if not self.close_connection:
+            self._send(answer)
+
+    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815 - names that http.server wants
+
+    def log_message(self, *_):
+        pass
 
     def _send(self, answer: Answer) -> None:
         body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
@@ -200,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(Answer(404, {"error": "Revision not found"}, X_Error_Code="RevisionNotFound"))
         return number
 
-    def validate_yaml(self):
+    def validate(self):
         return Answer(200, {"errors": [], "warnings": []})
 
     def create(self):
@@ -218,15 +212,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def preupload(self, revision):
         there = self.repository.commits[self._revision(revision)][1]
-        modes = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if is_binary(base64.b64decode(file["sample"])) else "regular",
-                "shouldIgnore": False,
-                "oid": oid(*there[file["path"]]) if file["path"] in there else None,
-            }
-            for file in json.loads(self.content)["files"]
-        ]
+        modes = []
+        for file in json.loads(self.content)["files"]:
+            path, mode = file["path"], "lfs" if is_binary(base64.b64decode(file["sample"])) else "regular"
+            known = oid(*there[path]) if path in there else None
+            modes.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": known})
         return Answer(200, {"files": modes})
 
     def lfs_batch(self):
@@ -289,8 +279,6 @@ class Handler(BaseHTTPRequestHandler):
         if file is None:
             return Answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", **commit)
         content, headers = file[0], {"ETag": f'"{oid(*file)}"', "Accept_Ranges": "bytes", **commit}
-        if file[1]:
-            headers |= {"X_Linked_Etag": headers["ETag"], "X_Linked_Size": len(content)}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
             return Answer(200, content, **headers)

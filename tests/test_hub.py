@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from test_scripts import TINY
 
 import run_finetune
 import run_pretrain
+from modeling_mbt.modeling_mbt import AUTO_MAP
 from training_mbt import hub as uploads
 from training_mbt.arguments import PretrainArguments
 
@@ -108,6 +110,9 @@ def test_every_checkpoint_and_the_end_reach_the_hub_while_training_goes_on(
     messages = [message for message, _ in repository.commits[1:]]
     assert messages == [*(f"Model of checkpoint-{step}" for step in (1, 2, 3)), "Upload MBT model"]
     assert all(set(files) == MODEL for _, files in repository.commits[1:4])
+    configs = [json.loads(files["config.json"][0]) for _, files in repository.commits[1:]]
+    assert all(config["auto_map"] == AUTO_MAP for config in configs)
+    assert all(config["architectures"] == ["MBTForPreTraining"] for config in configs)
     assert len({files["model.safetensors"] for _, files in repository.commits[1:]}) == 4
     assert all(repository.files[file] == (tmp_path / "run" / file).read_bytes() for file in repository.files)
     assert {*MODEL, "README.md", "recipe.yaml", "loss.png"} < set(repository.files)

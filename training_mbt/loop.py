@@ -251,8 +251,7 @@ class _Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        progress = {"step": self.step, "skipped_steps": self.skipped_steps}
-        limit = self.args.save_total_limit
+        progress, limit = {"step": self.step, "skipped_steps": self.skipped_steps}, self.args.save_total_limit
         checkpoint = save_checkpoint(self.accelerator, self.model, self.extractor, self.output_dir, progress, limit)
         if self.uploads is not None:
             self.uploads.push_checkpoint(checkpoint)
