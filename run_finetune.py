@@ -32,7 +32,7 @@ from modeling_mbt import MBTConfig, MBTForSequenceClassification
 from training_mbt.checkpoints import CheckpointError
 from training_mbt.classification import Classifier, fit_frozen, fit_full
 from training_mbt.embeddings import cached_embeddings, embed_clips, model_fingerprint
-from training_mbt.hub import push_to_hub
+from training_mbt.hub import HubUploads
 from training_mbt.label_curves import report_sweep
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fit every classifier asked for; leave the results and, at the top, the best model on validation."""
     args = parse_arguments(FinetuneArguments, argv)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
+    uploads = HubUploads(args, accelerator)
     extractors = load_extractors(args)
     speech = load_labelled_speech(args, accelerator, next(iter(extractors.values())).sampling_rate)
     announce(args, accelerator, speech)
@@ -78,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
             continue
         set_seed(run.seed)
         output_dir = Path(args.output_dir) if len(runs) == 1 else Path(args.output_dir, "runs", run.name)
-        classifier, num_train = classify(args, accelerator, speech, extractors[run.method], run, output_dir)
+        classifier, num_train = classify(
+            args, accelerator, speech, extractors[run.method], run, output_dir, uploads if len(runs) == 1 else None
+        )
         accelerator.print(
             f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({num_train} clips), "
             f"seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
@@ -93,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         if any(line["method"] != "stats" for line in results):
             config = MBTConfig.from_pretrained(args.output_dir)
             write_classifier_card(args, config, results, next(iter(extractors.values())).sampling_rate)
-        push_to_hub(args)
+    uploads.finish()
 
 
 def load_extractors(args: FinetuneArguments) -> dict[str, MBTFeatureExtractor]:
@@ -102,7 +105,11 @@ def load_extractors(args: FinetuneArguments) -> dict[str, MBTFeatureExtractor]:
     Raises:
         ValueError: The models hear at different sampling rates.
     """
-    pretrained = {m: AutoFeatureExtractor.from_pretrained(m) for m in args.model_name_or_path if m not in CONTROLS}
+    pretrained = {
+        method: AutoFeatureExtractor.from_pretrained(method, token=args.hub_token)
+        for method in args.model_name_or_path
+        if method not in CONTROLS
+    }
     of_controls = next(iter(pretrained.values()), None) or PRESETS[args.preset].extractor()
     extractors = {method: pretrained.get(method, of_controls) for method in args.model_name_or_path}
     if len({extractor.sampling_rate for extractor in extractors.values()}) > 1:
@@ -126,6 +133,7 @@ def classify(
     extractor: MBTFeatureExtractor,
     run: Run,
     output_dir: Path,
+    uploads: HubUploads | None,
 ) -> tuple[Classifier, int]:
     """Fit one classifier; gives it and the number of its training clips."""
     train_rows = speech.rows["train"]
@@ -149,6 +157,7 @@ def classify(
         seed=run.seed,
         eval_steps=args.eval_steps,
         description=f"{run.method} seed {run.seed}",
+        uploads=uploads,
     )
     accelerator.free_memory()
     return classifier, len(train_rows)
@@ -162,14 +171,15 @@ def load_model(args: FinetuneArguments, run: Run, label_names: list[str]) -> MBT
     }
     if run.method not in CONTROLS:
         model, loading = MBTForSequenceClassification.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            run.method, output_loading_info=True, **labels
+            run.method, output_loading_info=True, token=args.hub_token, **labels
         )
         if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("classifier.")):
             raise ValueError(f"{run.method} holds no MBT encoder: it lacks {missing[0]}.")
         return model
     pretrained = [name for name in args.model_name_or_path if name not in CONTROLS]
     if pretrained:
-        return MBTForSequenceClassification(MBTConfig.from_pretrained(pretrained[0], **labels, encoder_density=1.0))
+        config = MBTConfig.from_pretrained(pretrained[0], token=args.hub_token, **labels, encoder_density=1.0)
+        return MBTForSequenceClassification(config)
     return MBTForSequenceClassification(PRESETS[args.preset].config(**labels))
 
 

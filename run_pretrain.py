@@ -34,7 +34,7 @@ from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 from training_mbt.accumulation import Losses, backpropagate_views
 from training_mbt.checkpoints import CheckpointError
 from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
-from training_mbt.hub import push_to_hub
+from training_mbt.hub import HubUploads
 from training_mbt.interruption import keep_out_of_signals
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     """Pre-train, and leave in `output_dir` what `from_pretrained` opens."""
     args = parse_arguments(PretrainArguments, argv)
     accelerator = create_accelerator(args, "pretrain", args.seed)
+    uploads = HubUploads(args, accelerator)
     extractor, augmentation, model = build(args)
     crops = load_crops(args, accelerator, extractor)
     num_crops = len(crops) if isinstance(crops, CropDataset) else None
@@ -107,12 +108,13 @@ def main(argv: list[str] | None = None) -> None:
         eval_steps=args.eval_steps,
         evaluate=None if probe is None else lambda step: probe(model, step),
         describe_step=describe_step,
+        uploads=uploads,
     )
     matrices["after"] = correlate(accelerator, model, extractor, augmentation, sample, args.seed)
     if accelerator.is_main_process:
         save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
-        push_to_hub(args)
     accelerator.wait_for_everyone()
+    uploads.finish()
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:

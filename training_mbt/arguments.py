@@ -90,9 +90,20 @@ class RunArguments:
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint folder, or `auto`: the newest below output_dir, if any."}
     )
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload output_dir to the Hub at the end."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the model to the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, by default output_dir's name."})
     hub_private_repo: bool = field(default=False, metadata={"help": "Create the repository as private."})
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "Upload output_dir at the end, or before that also the model of every checkpoint.",
+                  "choices": ["end", "every_save"]},
+    )  # fmt: skip
+    hub_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={"help": "Token for the Hub, also for private data sets and models; by default that of "
+                  "`hf auth login` or HF_TOKEN. It is written nowhere."},
+    )  # fmt: skip
 
     def __post_init__(self):
         for name in (
@@ -292,8 +303,9 @@ def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:
 
 
 def write_recipe(args: RunArguments) -> None:
-    """Write all arguments to `recipe.yaml` in `output_dir`: the scripts take it as a recipe and repeat the run."""
-    text = yaml.safe_dump(asdict(args), sort_keys=False, allow_unicode=True)
+    """Write all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run."""
+    values = {name: value for name, value in asdict(args).items() if name != "hub_token"}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
 
 

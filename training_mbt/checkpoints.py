@@ -8,7 +8,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers import FeatureExtractionMixin
+
+from modeling_mbt import MBTPreTrainedModel
 
 PROGRESS_NAME = "progress.json"
 
@@ -19,7 +21,7 @@ class CheckpointError(Exception):
 
 def save_checkpoint(
     accelerator: Accelerator,
-    model: PreTrainedModel,
+    model: MBTPreTrainedModel,
     extractor: FeatureExtractionMixin,
     output_dir: Path,
     progress: dict,
@@ -53,7 +55,7 @@ def save_checkpoint(
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            model.config.save_pretrained(partial)
+            model.save_config_and_code(partial)
             extractor.save_pretrained(partial)
             _complete(partial, target, progress, accelerator.num_processes)
             for old in list_checkpoints(output_dir)[:-save_total_limit]:

@@ -20,6 +20,7 @@ from modeling_mbt import MBTForSequenceClassification
 
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
+from .hub import HubUploads
 from .interruption import keep_out_of_signals
 from .labelled_speech import LabelledSpeech
 from .linear_head import fit_linear_head
@@ -85,6 +86,7 @@ def fit_full(
     seed: int,
     eval_steps: int,
     description: str,
+    uploads: HubUploads | None = None,
 ) -> Classifier:
     """Train encoder and classifier together on some training clips.
 
@@ -100,6 +102,7 @@ def fit_full(
         seed: Of data order and distortions.
         eval_steps: Steps between two measurements on validation; 0 measures at the end only.
         description: Words in front of the progress bar.
+        uploads: Is shown every checkpoint.
     """
     shares = args.gradient_accumulation_steps * accelerator.num_processes
     batch_size = min(args.per_device_train_batch_size, max(1, len(train_rows) // shares))
@@ -160,6 +163,7 @@ def fit_full(
         eval_steps=eval_steps,
         evaluate=lambda step: {"eval_accuracy": scores_on("validation")["accuracy"]},
         describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
+        uploads=uploads,
     )
     return Classifier(scores_on("validation")["accuracy"], scores_on("test"), model)
 

@@ -12,19 +12,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from torch import nn
-from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers import FeatureExtractionMixin
 from transformers.utils import logging
+
+from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
 from .arguments import RunArguments, write_recipe
 from .checkpoints import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
+from .hub import HubUploads
 from .interruption import StopSignals
 from .optimization import create_optimizer, create_scheduler
 from .run_log import RunLog
 from .sparsity import SparseTraining
 from .step_sampler import steps_per_epoch
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+Model = TypeVar("Model", bound=MBTPreTrainedModel)
 
 MAX_SKIPPED_IN_A_ROW = 5
 MAX_NAMES = 8
@@ -94,6 +97,7 @@ def train(
     eval_steps: int = 0,
     evaluate: Callable[[int], dict[str, float]] | None = None,
     describe_step: Callable[[int], Sequence[str]] = lambda step: (),
+    uploads: HubUploads | None = None,
 ) -> Model:
     """Train up to `max_steps`, from the checkpoint that `args` asks for.
 
@@ -114,12 +118,13 @@ def train(
         eval_steps: Steps between two calls of `evaluate`; 0 is never.
         evaluate: (steps done) -> values for the log; it may put the model into evaluation mode if it puts it back.
         describe_step: (steps done) -> names of the recordings in this process's batch of the next step.
+        uploads: Is shown every checkpoint.
 
     Raises:
         FloatingPointError: Losses or gradients were not finite so many steps in a row.
         CheckpointError: A checkpoint cannot be written or read.
     """
-    run = _Run(args, accelerator, model, extractor, sparsity, output_dir, max_steps, description)
+    run = _Run(args, accelerator, model, extractor, sparsity, output_dir, max_steps, description, uploads)
     run.network.train()
     with StopSignals() as signals, closing(_grouped(batches(run.step), args.gradient_accumulation_steps)) as steps:
         for micro_batches in steps:
@@ -142,15 +147,16 @@ class _Run:
         self,
         args: RunArguments,
         accelerator: Accelerator,
-        model: PreTrainedModel,
+        model: MBTPreTrainedModel,
         extractor: FeatureExtractionMixin,
         sparsity: SparseTraining | None,
         output_dir: Path,
         max_steps: int,
         description: str,
+        uploads: HubUploads | None,
     ):
         self.args, self.accelerator, self.model, self.extractor = args, accelerator, model, extractor
-        self.sparsity, self.output_dir, self.max_steps = sparsity, output_dir, max_steps
+        self.sparsity, self.output_dir, self.max_steps, self.uploads = sparsity, output_dir, max_steps, uploads
         self.step, self.skipped_steps, self.skipped_in_a_row = 0, 0, 0
         self._prepare()
         checkpoint = find_checkpoint(accelerator, output_dir, args.resume_from_checkpoint)
@@ -245,9 +251,11 @@ class _Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        progress = {"step": self.step, "skipped_steps": self.skipped_steps}
-        limit = self.args.save_total_limit
-        return save_checkpoint(self.accelerator, self.model, self.extractor, self.output_dir, progress, limit)
+        progress, limit = {"step": self.step, "skipped_steps": self.skipped_steps}, self.args.save_total_limit
+        checkpoint = save_checkpoint(self.accelerator, self.model, self.extractor, self.output_dir, progress, limit)
+        if self.uploads is not None:
+            self.uploads.push_checkpoint(checkpoint)
+        return checkpoint
 
     def stop(self, reason: str) -> NoReturn:
         """Save, and end the process as one that has done its work."""
@@ -257,6 +265,8 @@ class _Run:
             f"Stopped by {reason} after step {self.step} of {self.max_steps}: everything is in {checkpoint}. Continue "
             "with --resume_from_checkpoint auto."
         )
+        if self.uploads is not None:
+            self.uploads.give_up()
         sys.exit(0)
 
     def close(self) -> None:

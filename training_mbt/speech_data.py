@@ -35,6 +35,7 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
                 split=args.train_split_name,
                 audio_column_name=args.audio_column_name,
                 revision=args.dataset_revision,
+                token=args.hub_token,
             )
         else:
             parts, audio_column = load_recordings(args.train_dir, audio_column_name=args.audio_column_name)
@@ -65,6 +66,7 @@ def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[
                 split=args.train_split_name or "train",
                 audio_column_name=args.audio_column_name,
                 revision=own.dataset_revision,
+                token=args.hub_token,
             )
         else:
             parts, audio_column = open_recordings(own, accelerator)
