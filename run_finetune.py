@@ -39,6 +39,7 @@ from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_sp
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import create_accelerator
 from training_mbt.model_card import source, write_classifier_card
+from training_mbt.pictures import draw_embedding_maps, draw_spectra
 from training_mbt.presets import PRESETS
 
 RESULTS_NAME = "results.jsonl"
@@ -90,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
             save_if_best(args, extractors[run.method], classifier, done)
             done.append(write_result(args, speech, run, classifier, num_train))
     accelerator.wait_for_everyone()
+    if args.freeze_encoder:
+        draw_representations(args, accelerator, speech, extractors)
     if accelerator.is_main_process:
         results = [line for line in done if line["run"] in names]
         report(args, results)
@@ -209,6 +212,24 @@ def represent(
             description="Representing the clips",
         ),
     )
+
+
+def draw_representations(
+    args: FinetuneArguments,
+    accelerator: Accelerator,
+    speech: LabelledSpeech,
+    extractors: dict[str, MBTFeatureExtractor],
+) -> None:
+    """Draw maps of the test clips and the spectrum of every representation."""
+    features, rows = {}, speech.rows["test"]
+    for method, name in short_names(args.model_name_or_path).items():
+        set_seed(args.seed[0])
+        model = None if method == "stats" else load_model(args, Run(method, 1.0, args.seed[0]), speech.label_names)
+        features[name] = represent(args, accelerator, speech, extractors[method], model)[rows]
+    if accelerator.is_main_process:
+        folder, title = Path(args.output_dir), f"{args.label_column_name}, {source(args)}, test clips"
+        draw_embedding_maps(folder / "embeddings.png", features, speech.clips.labels[rows], speech.label_names, title)
+        draw_spectra(folder / "spectra.png", features, f"Covariance of the representations\n{title}")
 
 
 def settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:

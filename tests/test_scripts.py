@@ -246,7 +246,8 @@ def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrain
     assert results(run)[: len(lines)] == lines
     assert len(results(run)) == 3 * 2 * 3
     assert "| random | frozen | " in capsys.readouterr().out
-    assert (run / "label_fractions.png").stat().st_size > 0
+    for name in ("label_fractions.png", "embeddings.png", "spectra.png"):
+        assert (run / name).stat().st_size > 0
 
 
 def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path):

@@ -85,7 +85,7 @@ def in_words(difference: Estimate, first: str, second: str) -> str:
 
 
 def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
-    """Write `results.md` and `label_fractions.png`; gives the text.
+    """Write `results.md` and, of several shares, `label_fractions.png`; gives the text.
 
     Args:
         results: Lines of `results.jsonl`, methods by their short names.
@@ -123,5 +123,6 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
     for point in curves:
         values = point.estimate.mean, point.estimate.half_width
         drawn.setdefault(f"{point.method}, {point.encoder}", {})[point.label_fraction] = values
-    draw_label_curves(output_dir / "label_fractions.png", drawn, chance, f"{task}, {data}")
+    if len(fractions) > 1:
+        draw_label_curves(output_dir / "label_fractions.png", drawn, chance, f"{task}, {data}")
     return text

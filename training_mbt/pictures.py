@@ -9,8 +9,12 @@ import pandas as pd
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
 
 SHOWN_DIMS = 128
+MAPPED_CLASSES, MAPPED_CLIPS = 10, 600
 
 
 def draw_losses(path: Path, logs: Mapping[str, Sequence[dict]], title: str) -> None:
@@ -153,14 +157,68 @@ def draw_label_curves(
     for number, (name, points) in enumerate(curves.items()):
         x, color = 100 * np.array(sorted(points)), plt.get_cmap("tab10")(number % 10)
         means, half_widths = 100 * np.array([points[fraction] for fraction in sorted(points)]).T
-        axis.plot(x, means, marker="o", color=color, label=name)
-        half_widths = np.nan_to_num(half_widths)
-        axis.fill_between(x, means - half_widths, means + half_widths, color=color, alpha=0.15, linewidth=0)
+        axis.errorbar(x, means, np.nan_to_num(half_widths), marker="o", capsize=3, color=color, label=name)
     axis.axhline(chance_percent, color="black", linestyle="dotted", linewidth=1, label="most frequent class")
     ticks = sorted({100 * fraction for points in curves.values() for fraction in points})
     axis.set(xscale="log", xlabel="share of the labels (%)", ylabel="top-1 accuracy (%)", title=title)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_embedding_maps(
+    path: Path, features: Mapping[str, np.ndarray], labels: np.ndarray, label_names: Sequence[str], title: str
+) -> None:
+    """Draw representations in two dimensions, coloured by class: principal components above, t-SNE below.
+
+    Args:
+        path: Picture to write.
+        features: Method -> representations of the same clips, (N, H).
+        labels: Class ids of the clips, (N,); of more than 10 classes the 10 most frequent are shown.
+        label_names: Class names, (K,).
+        title: What the clips are of.
+    """
+    shown = np.bincount(labels).argsort(kind="stable")[::-1][:MAPPED_CLASSES]
+    rows = np.flatnonzero(np.isin(labels, shown))
+    rows = np.random.default_rng(0).permutation(rows)[:MAPPED_CLIPS]
+    figure, axes = plt.subplots(
+        2, len(features), figsize=(3.6 * len(features) + 1.6, 7.2), squeeze=False, layout="constrained"
+    )
+    for column, (name, values) in enumerate(features.items()):
+        scaled = StandardScaler().fit_transform(values[rows])
+        neighbours = min(30.0, (len(rows) - 1) / 3)
+        maps = {
+            "principal components": PCA(2, random_state=0).fit_transform(scaled),
+            "t-SNE": TSNE(perplexity=neighbours, init="pca", random_state=0).fit_transform(scaled),
+        }
+        for axis, (kind, points) in zip(axes[:, column], maps.items(), strict=True):
+            for number, label in enumerate(shown):
+                x, y = points[labels[rows] == label].T
+                axis.scatter(x, y, s=8, color=plt.get_cmap("tab10")(number), label=label_names[label])
+            axis.set(xticks=[], yticks=[], title=f"{name}, {kind}")
+    axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_spectra(path: Path, features: Mapping[str, np.ndarray], title: str) -> None:
+    """Draw the eigenvalues of the representations' covariance, as shares of the variance, largest first.
+
+    Args:
+        path: Picture to write.
+        features: Method -> representations, (N, H).
+        title: What the clips are of.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for name, values in features.items():
+        variances = np.linalg.svd(values - values.mean(axis=0), compute_uv=False) ** 2
+        axis.plot(np.arange(1, len(variances) + 1), variances / variances.sum(), label=name)
+    axis.set(
+        xscale="log", yscale="log", xlabel="number of the eigenvalue", ylabel="share of the variance", title=title
+    )
+    axis.set_ylim(bottom=1e-7)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     _save(figure, path)
