@@ -55,7 +55,7 @@ def test_an_interval_that_holds_zero_shows_no_difference():
     assert "no difference shown" in in_words(estimate(np.array([-0.1, 0.1, 0.05])), "bt", "mbt")
     assert "mbt is better" in in_words(estimate(np.array([0.10, 0.11, 0.12])), "bt", "mbt")
     assert "bt is better" in in_words(estimate(-np.array([0.10, 0.11, 0.12])), "bt", "mbt")
-    for values in ([0.1], [0.1, 0.1, 0.1]):  # one seed, or seeds without an effect
+    for values in ([0.1], [0.1, 0.1, 0.1], [0.1, 0.12]):  # one seed, seeds without an effect, too few
         assert "nothing is shown" in in_words(estimate(np.array(values)), "bt", "mbt")
 
 

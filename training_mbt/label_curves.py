@@ -14,6 +14,7 @@ from scipy import stats
 from .pictures import draw_label_curves
 
 CONFIDENCE = 0.95
+MIN_SEEDS = 3
 
 Result = Mapping[str, Any]
 """A line of `results.jsonl`."""
@@ -77,6 +78,8 @@ def in_words(difference: Estimate, first: str, second: str) -> str:
     points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
     if np.isnan(difference.half_width):
         return f"{points} (no seed differs from another: no interval, so nothing is shown)"
+    if difference.num_seeds < MIN_SEEDS:
+        return f"{points} ({difference.num_seeds} seeds: too few for an interval, so nothing is shown)"
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
     points += f" [{100 * low:+.1f}, {100 * high:+.1f}] over {difference.num_seeds} seeds"
     if low <= 0 <= high:
@@ -112,7 +115,8 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
         lines.append(f"| {method} | {encoder} | " + " | ".join(cells) + " |")
     for number, first in enumerate(pretrained):
         for second in pretrained[number + 1 :]:
-            lines += ["", f"{second} - {first}, paired by seed:", ""]
+            lines += ["", f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the "
+                      "pre-training: a difference is one of these two checkpoints.", ""]  # fmt: skip
             for fraction in fractions:
                 some = [result for result in results if result["label_fraction"] == fraction]
                 words = in_words(paired_difference(some, first, second), first, second)
