@@ -147,7 +147,8 @@ def _read_mono(sound: Sound, rate: int, start: int, stop: int, max_seconds: floa
             f"is too long: {(stop - start) / rate:.1f} s were asked for and {max_seconds:g} s is the limit. Ask for a "
             "piece with start_seconds and duration_seconds, or raise max_seconds.",
         )
-    return np.concatenate([np.zeros(0, np.float32), *_mono_blocks(sound, start, stop, name)])
+    blocks = list(_mono_blocks(sound, start, stop, name))
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def _mono_blocks(sound: Sound, start: int, stop: int, name: str) -> Iterator[np.ndarray]:
