@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from transformers.utils import logging
 
 from feature_extraction import BadAudioError
@@ -35,17 +36,21 @@ TOP_CLASSES = 5
 MIN_MAP_RECORDINGS = 3
 MAX_MAP_RECORDINGS = 60
 MAX_NAME_LENGTH = 28
+# On the page, in pixels.
+MAP_HEIGHT = 420
 # A recording is somebody's voice: uploads are looked for this often, and deleted at this age.
 DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS = 600, 3_600
 
 # Fonts that every system has: the page loads nothing from elsewhere.
 THEME = gr.themes.Soft(
-    primary_hue="teal",
+    primary_hue="indigo",
     neutral_hue="slate",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
     font_mono=["ui-monospace", "Consolas", "monospace"],
 )
-POINT_COLOR = "#0d9488"
+POINT_COLOR = "#4f46e5"
+# Half of what a point takes in the picture.
+POINT_PIXELS = 12
 CSS = """
 .gradio-container { max-width: 960px !important; margin: 0 auto !important; }
 .verdict { text-align: center; padding: 1.2rem 1rem 0.6rem; }
@@ -124,7 +129,7 @@ def add_classification(classifier: Recognizer) -> None:
 
     with gr.Row():
         with gr.Column():
-            recording = gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording")
+            recording = recording_input("Recording")
             button = gr.Button("Classify", variant="primary")
         label = gr.Label(num_top_classes=TOP_CLASSES, label="Classes")
     button.click(classify, recording, label)
@@ -147,10 +152,11 @@ def add_map(encoder: Recognizer) -> None:
 
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
-            files = gr.File(file_count="multiple", file_types=["audio"], label="Recordings", height=260)
+            files = gr.File(file_count="multiple", file_types=["audio"], label="Recordings", height=MAP_HEIGHT)
             button = gr.Button("Draw the map", variant="primary")
         with gr.Column(scale=3, min_width=320):
-            picture = gr.Image(label="Map", format="png", interactive=False, buttons=["download", "fullscreen"])
+            buttons = ["download", "fullscreen"]
+            picture = gr.Image(format="png", interactive=False, show_label=False, buttons=buttons, height=MAP_HEIGHT)
             words = gr.Markdown()
     button.click(draw_map, files, [picture, words])
     files.change(lambda: (None, ""), outputs=[picture, words], api_visibility="private")
@@ -168,13 +174,18 @@ def add_comparison(encoder: Recognizer) -> None:
         return verdict(score, encoder.model.config.verification_threshold)
 
     with gr.Row():
-        first = gr.Audio(sources=["microphone", "upload"], type="filepath", label="First recording")
-        second = gr.Audio(sources=["microphone", "upload"], type="filepath", label="Second recording")
+        first = recording_input("First recording")
+        second = recording_input("Second recording")
     button = gr.Button("Compare", variant="primary")
     result = gr.HTML()
     button.click(compare, [first, second], result)
     for recording in (first, second):
         recording.change(lambda: "", outputs=result, api_visibility="private")
+
+
+def recording_input(label: str) -> gr.Audio:
+    """Make a place for a recording, from a file or the microphone."""
+    return gr.Audio(sources=["upload", "microphone"], type="filepath", label=label, buttons=[])
 
 
 @contextmanager
@@ -188,7 +199,7 @@ def kind_errors() -> Iterator[None]:
 
 def complaint(sentence: str) -> gr.Error:
     """Make a message of the page; it would read the sentence as HTML."""
-    return gr.Error(html.escape(sentence), title="That did not work", print_exception=False)
+    return gr.Error(html.escape(sentence), print_exception=False)
 
 
 def verdict(score: float, threshold: float | None) -> str:
@@ -243,22 +254,24 @@ def draw_points(points: np.ndarray, shares: np.ndarray, names: Sequence[str]) ->
 
 
 def write_names(axes, points: np.ndarray, names: Sequence[str]) -> None:
-    """Write each name beside its point, where it covers no name that is already there and stays in the picture."""
-    taken = []
+    """Write each name beside its point, where it covers no point or name and stays in the picture."""
+    sides = (((0, 8), "center"), ((0, -14), "center"), ((7, -3), "left"), ((-7, -3), "right"))
+    taken = [Bbox.from_bounds(x, y, 0, 0).padded(POINT_PIXELS) for x, y in axes.transData.transform(points)]
     for point, name in zip(points, names, strict=True):
         short = name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
-        for offset, horizontal in (((0, 9), "center"), ((0, -15), "center"), ((8, -3), "left"), ((-8, -3), "right")):
-            text = axes.annotate(
-                short, point, offset, textcoords="offset points", ha=horizontal, fontsize=8.5, color="#0f172a"
-            )
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
+        texts = [
+            axes.annotate(short, point, offset, textcoords="offset points", ha=horizontal, fontsize=8.5)
+            for offset, horizontal in sides
+        ]
+        boxes = [text.get_window_extent() for text in texts]
+        free = [
+            axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and not any(box.overlaps(other) for other in taken)
+            for box in boxes
+        ]
+        chosen = free.index(True) if any(free) else 0
+        taken.append(boxes[chosen])
+        for text in texts[:chosen] + texts[chosen + 1 :]:
             text.remove()
-        else:
-            text = axes.annotate(short, point, (0, 9), textcoords="offset points", ha="center", fontsize=8.5)
-        taken.append(text.get_window_extent())
 
 
 if __name__ == "__main__":
