@@ -1,0 +1,319 @@
+"""The page to try a checkpoint, in a headless browser that reaches nothing but the page."""
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+import yaml
+from conftest import SAMPLING_RATE, chirp
+from packaging.requirements import Requirement
+from sklearn.decomposition import PCA
+
+from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
+from training_mbt.inference import Recognizer
+from training_mbt.presets import PRESETS
+from training_mbt.verification import cosine_scores
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+START_SECONDS, ANSWER_SECONDS = 150, 40
+
+
+def missing() -> str:
+    """Say what the browser tests lack, if anything."""
+    lacking = [name for name in ("gradio", "selenium") if importlib.util.find_spec(name) is None]
+    lacking += [] if BROWSER else ["chromium"]
+    lacking += [] if shutil.which("chromedriver") else ["chromedriver"]
+    return f"The page is tested with {', '.join(lacking)}, not installed here." if lacking else ""
+
+
+def in_a_browser(test):
+    return pytest.mark.slow(pytest.mark.skipif(bool(missing()), reason=missing())(test))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """An encoder with a threshold, one without, and a classifier."""
+    folder = tmp_path_factory.mktemp("models")
+    labels = {"id2label": {0: "low", 1: "high", 2: "none"}, "label2id": {"low": 0, "high": 1, "none": 2}}
+    for name, model_class, arguments in (
+        ("decided", MBTForPreTraining, {"verification_threshold": 0.999}),
+        ("undecided", MBTForPreTraining, {}),
+        ("classes", MBTForSequenceClassification, labels),
+    ):
+        torch.manual_seed(0)
+        model_class(PRESETS["tiny"].config(**arguments)).save_pretrained(folder / name)
+        PRESETS["tiny"].extractor().save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Good recordings, one of a few samples, and a file that is no sound."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for seed, (name, hertz) in enumerate((("anna", 210), ("ben", 110), ("carla", 260), ("dora", 330))):
+        sf.write(folder / f"{name}.wav", chirp(1.2, hertz, seed), SAMPLING_RATE)
+    sf.write(folder / "hiss.wav", 0.1 * np.random.default_rng(0).standard_normal(SAMPLING_RATE), SAMPLING_RATE)
+    sf.write(folder / "click.wav", chirp(0.005, 200, 0), SAMPLING_RATE)
+    (folder / "letter.wav").write_text("no sound")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(models, sounds, tmp_path_factory):
+    """The page of a clone, from the command line."""
+    words = [DEMO / "app.py", "--encoder", models / "decided", "--classifier", models / "classes"]
+    yield from serve(words, {}, tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="module")
+def served_space(models, tmp_path_factory):
+    """The page of a Space that takes the packages along and has no classifier."""
+    space = tmp_path_factory.mktemp("space")
+    shutil.copytree(DEMO, space, dirs_exist_ok=True)
+    for package in ("modeling_mbt", "feature_extraction", "training_mbt"):
+        shutil.copytree(ROOT / package, space / package)
+    yield from serve(["app.py"], {"MBT_ENCODER": str(models / "undecided")}, space)
+
+
+def serve(words, variables, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MBT_CLASSIFIER")}
+    environment = {**kept, "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "uploads"), **variables}
+    log = folder / "log.txt"
+    with log.open("w") as file:
+        app = subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=folder, env=environment, stdout=file, stderr=file
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while "Running on local URL" not in log.read_text():
+            assert app.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}", log
+    finally:
+        app.terminate()
+        app.wait(30)
+
+
+@pytest.fixture(scope="module")
+def driver(sounds):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for switch in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1100,1000",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={sounds / 'anna.wav'}",
+    ):
+        options.add_argument(switch)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    chrome = webdriver.Chrome(options=options, service=service)
+    yield chrome
+    chrome.quit()
+
+
+class Visitor:
+    """What somebody does on the page."""
+
+    def __init__(self, driver, address: str):
+        self.driver = driver
+        driver.get(address)
+        self.reads("learnt from unlabelled recordings")
+
+    def shown(self, selector: str) -> list:
+        return [element for element in self.driver.find_elements("css selector", selector) if element.is_displayed()]
+
+    def wait(self, condition):
+        from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        waiting = WebDriverWait(self.driver, ANSWER_SECONDS, ignored_exceptions=[StaleElementReferenceException])
+        try:
+            return waiting.until(condition)
+        except TimeoutException:
+            raise AssertionError(f"The page reads: {self.text()}") from None
+
+    def text(self) -> str:
+        return self.driver.find_element("tag name", "body").text
+
+    def reads(self, pattern: str) -> re.Match:
+        return self.wait(lambda _: re.search(pattern, self.text()))
+
+    def tabs(self) -> list[str]:
+        return [tab.text for tab in self.shown("button[role=tab]")]
+
+    def clicks(self, selector: str, text: str = "") -> None:
+        self.wait(lambda _: [one for one in self.shown(selector) if one.text.strip() == text])[0].click()
+
+    def opens(self, tab: str) -> None:
+        self.clicks("button[role=tab]", tab)
+
+    def panel(self):
+        return self.wait(lambda _: self.shown("[role=tabpanel]"))[0]
+
+    def uploads(self, *files) -> None:
+        """Give the first empty place of the open tab these files, and wait until the page shows that it has them."""
+        panel = self.panel()
+        places = self.inputs(panel)
+        is_list = places[0].get_attribute("multiple")
+        places[0].send_keys("\n".join(map(str, files)))
+
+        def has_them(_) -> bool:
+            words = "".join(panel.text.split())  # The page writes a name and its ending apart.
+            listed = all(file.name in words for file in files)
+            return "Uploading" not in words and (listed if is_list else len(self.inputs(panel)) < len(places))
+
+        self.wait(has_them)
+
+    def inputs(self, panel) -> list:
+        return panel.find_elements("css selector", "input[type=file]")
+
+
+@pytest.fixture
+def visitor(driver, served):
+    address, log = served
+    yield Visitor(driver, address)
+    assert "Traceback" not in log.read_text()
+
+
+@in_a_browser
+def test_an_upload_is_given_the_classes_of_the_model(visitor, models, sounds):
+    assert visitor.tabs() == ["Classify", "Map", "Compare"]
+    visitor.uploads(sounds / "anna.wav")
+    visitor.clicks("button.primary", "Classify")
+    classifier = Recognizer(str(models / "classes"), MBTForSequenceClassification)
+    expected = classifier.predict([sounds / "anna.wav"])[1][0]
+    visitor.reads(r"\n".join([expected[0]["label"], *(f"{one['label']}\n{one['score']:.0%}" for one in expected)]))
+
+
+@in_a_browser
+def test_a_recording_by_microphone_is_classified(visitor):
+    visitor.clicks("button[aria-label='Record audio']")
+    visitor.clicks("button", "Record")
+    time.sleep(1.5)
+    visitor.clicks("button", "Stop")
+    visitor.reads(r"0:0[1-9]")
+    visitor.clicks("button.primary", "Classify")
+    visitor.reads(r"(low|high|none)\n\d+%")
+
+
+@in_a_browser
+def test_the_map_holds_the_variance_of_two_principal_components(visitor, models, sounds):
+    files = [sounds / f"{name}.wav" for name in ("anna", "ben", "carla", "dora", "hiss")]
+    visitor.opens("Map")
+    visitor.uploads(*files)
+    visitor.clicks("button.primary", "Draw the map")
+    embeddings = Recognizer(str(models / "decided")).embed(files)[1]
+    share = PCA(2).fit(embeddings).explained_variance_ratio_.sum()
+    visitor.reads(rf"5 recordings\..*hold\s+{share:.0%} of the variance")
+    assert visitor.wait(lambda _: visitor.shown("img[src*='.png']"))[0].size["width"] > 300
+
+
+@in_a_browser
+def test_two_recordings_are_compared_at_the_models_threshold(visitor, models, sounds):
+    visitor.opens("Compare")
+    visitor.uploads(sounds / "anna.wav")
+    visitor.uploads(sounds / "hiss.wav")
+    visitor.clicks("button.primary", "Compare")
+    embeddings = Recognizer(str(models / "decided")).embed([sounds / "anna.wav", sounds / "hiss.wav"])[1]
+    score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
+    assert score < 0.999
+    visitor.reads(rf"{score:.2f}\s+Probably two voices: the score is below the threshold of 1\.00")
+
+
+@in_a_browser
+def test_the_same_recording_twice_is_one_voice(visitor, sounds):
+    visitor.opens("Compare")
+    visitor.uploads(sounds / "ben.wav")
+    visitor.uploads(sounds / "ben.wav")
+    visitor.clicks("button.primary", "Compare")
+    visitor.reads(r"1\.00\s+Probably the same voice")
+
+
+@in_a_browser
+@pytest.mark.parametrize(("name", "sentence"), [("click", r"is too short: 0\.005 s"), ("letter", r"[a-z].+")])
+def test_a_bad_file_is_answered_by_its_name_and_a_sentence(visitor, sounds, name, sentence):
+    visitor.opens("Map")
+    visitor.uploads(sounds / f"{name}.wav", sounds / "anna.wav", sounds / "ben.wav")
+    visitor.clicks("button.primary", "Draw the map")
+    visitor.reads(rf"\n{name}\.wav {sentence}")
+    assert "uploads" not in visitor.text()
+
+
+@in_a_browser
+def test_nothing_given_is_answered_by_what_to_do(visitor):
+    for tab, button, sentence in (
+        ("Classify", "Classify", "Record or upload something first"),
+        ("Map", "Draw the map", "A map takes 3 to 60 recordings: there are 0"),
+        ("Compare", "Compare", "Record or upload two recordings first"),
+    ):
+        visitor.opens(tab)
+        visitor.clicks("button.primary", button)
+        visitor.reads(sentence)
+
+
+@in_a_browser
+def test_a_space_without_a_classifier_has_no_tab_for_classes_and_without_a_threshold_no_decision(
+    driver, served_space, sounds
+):
+    address, log = served_space
+    visitor = Visitor(driver, address)
+    assert visitor.tabs() == ["Map", "Compare"]
+    visitor.opens("Compare")
+    visitor.uploads(sounds / "anna.wav")
+    visitor.uploads(sounds / "ben.wav")
+    visitor.clicks("button.primary", "Compare")
+    visitor.reads(r"\d\.\d\d\s+The closer to 1, the more alike\. This model has no threshold")
+    assert "Traceback" not in log.read_text()
+
+
+@in_a_browser
+def test_the_page_loads_nothing_from_elsewhere(visitor):
+    loaded = visitor.driver.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    assert loaded
+    assert [address for address in loaded if not address.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+
+
+@in_a_browser
+def test_a_page_without_a_model_says_how_to_name_one(tmp_path):
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MBT_")}
+    words = [sys.executable, str(DEMO / "app.py")]
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "give --encoder, or set MBT_ENCODER" in done.stderr
+
+
+def test_the_space_installs_what_the_package_takes_and_a_gradio_that_it_allows():
+    lines = (DEMO / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    installed = {one.name: one for one in (Requirement(line) for line in lines if not line.startswith("#"))}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in map(Requirement, project["dependencies"]):
+        assert installed[requirement.name] == requirement
+    front = yaml.safe_load((DEMO / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert front["sdk"] == "gradio"
+    assert installed["gradio"].specifier.contains(front["sdk_version"])
+    assert (DEMO / front["app_file"]).is_file()
+    assert front["license"] == project["license"].lower()
+    assert f">={front['python_version']}" == project["requires-python"]
