@@ -35,7 +35,7 @@ from training_mbt.accumulation import Losses, backpropagate_views
 from training_mbt.checkpoints import CheckpointError
 from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from training_mbt.hub import HubUploads
-from training_mbt.interruption import settle_worker
+from training_mbt.interruption import keep_out_of_signals
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
 from training_mbt.model_card import source, write_pretraining_card
@@ -196,7 +196,7 @@ def crop_loader(
         "num_workers": args.dataloader_num_workers,
         "collate_fn": collate_crops,
         "pin_memory": accelerator.device.type == "cuda",
-        "worker_init_fn": settle_worker,
+        "worker_init_fn": keep_out_of_signals,
         "generator": torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
     }
     if isinstance(crops, CropDataset):

@@ -27,7 +27,6 @@ from feature_extraction.recording_index import index_recordings
 from feature_extraction.recordings import load_recordings
 from modeling_mbt import MBTForPreTraining
 from training_mbt.corpus import load_corpus
-from training_mbt.interruption import settle_worker
 from training_mbt.optimization import create_optimizer
 from training_mbt.presets import PRESETS
 from training_mbt.step_sampler import StepSampler
@@ -82,9 +81,7 @@ def write_recordings(folder: Path) -> CropDataset:
 
 def read(crops: CropDataset, args: argparse.Namespace, workers: int, num_steps: int) -> Iterator[dict]:
     sampler = StepSampler(len(crops), args.batch_size, seed=0, start_step=0, max_steps=num_steps)
-    yield from DataLoader(
-        crops, batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops, worker_init_fn=settle_worker
-    )
+    yield from DataLoader(crops, batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops)
 
 
 def training_loop(args: argparse.Namespace, loss: Objective | None = None) -> Loop:

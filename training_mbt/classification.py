@@ -21,7 +21,7 @@ from modeling_mbt import MBTForSequenceClassification
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
 from .hub import HubUploads
-from .interruption import settle_worker
+from .interruption import keep_out_of_signals
 from .labelled_speech import LabelledSpeech
 from .linear_head import fit_linear_head
 from .loop import train
@@ -128,7 +128,7 @@ def fit_full(
             batch_sampler=items(start_step, max_steps),
             num_workers=args.dataloader_num_workers,
             collate_fn=collate_clips,
-            worker_init_fn=settle_worker,
+            worker_init_fn=keep_out_of_signals,
             generator=torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
         )
         for batch in loader:

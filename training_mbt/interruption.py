@@ -5,8 +5,6 @@ import signal
 import threading
 from types import FrameType
 
-WORKER_NICENESS = 10
-
 
 class StopSignals:
     """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; the second one kills as usual."""
@@ -30,11 +28,6 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-def settle_worker(worker: int) -> None:
-    """Let a data loader's worker end with its process, and read when a core has nothing better to do.
-
-    A signal that is meant for the whole run does not reach it. On a machine of few cores a worker of the same priority
-    would hold up one of the threads that all others wait for.
-    """
+def keep_out_of_signals(worker: int) -> None:
+    """Let a data loader's worker end with its process, not by a signal that is meant for the whole run."""
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's process group
-    os.nice(WORKER_NICENESS)
