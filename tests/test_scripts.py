@@ -410,10 +410,11 @@ def test_a_saved_dataset_is_read_by_its_split_and_column(speech_folder, tmp_path
         pretrain(tmp_path / "run", *words, "left")
 
 
-def test_silence_is_sound(tmp_path):
+def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path, capsys):
     folder = tmp_path / "silence"
     folder.mkdir()
     for number in range(8):
         sf.write(folder / f"{number}.wav", np.zeros(16000, np.float32), 16000)
     run = pretrain(tmp_path / "run", "--train_dir", folder, "--max_steps", "1")
     assert np.isfinite(losses(run)).all()
+    assert re.search(r"^bt: step 1/1, loss [\d.]+, \d+ clips/s, 0 s left$", capsys.readouterr().err, re.MULTILINE)

@@ -1,6 +1,7 @@
 """What a run tells while it runs: progress bar, log file, tracker."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -37,16 +38,18 @@ class RunLog:
     ):
         self.accelerator, self.path = accelerator, output_dir / LOG_NAME
         self.max_steps, self.logging_steps, self.clips_per_step = max_steps, logging_steps, clips_per_step
-        self.last_step, self.last_time = start_step, time.perf_counter()
+        self.description, self.last_step, self.last_time = description, start_step, time.perf_counter()
         if accelerator.is_main_process:
             kept = [line for line in read_log(output_dir) if line["step"] <= start_step] if start_step else []
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        # A file or a pipe gets a plain line for each logged step instead of a bar.
+        self.is_plain = accelerator.is_main_process and not sys.stderr.isatty()
         self.bar = tqdm(
             total=max_steps,
             initial=start_step,
             desc=description,
             unit="step",
-            disable=not accelerator.is_main_process,
+            disable=self.is_plain or not accelerator.is_main_process,
             mininterval=0.5,
             maxinterval=30,
         )
@@ -62,6 +65,10 @@ class RunLog:
         rate = (step - self.last_step) * self.clips_per_step / (now - self.last_time)
         self.last_step, self.last_time = step, now
         self.bar.set_postfix_str(f"loss {values['loss']:.4g}, {rate:.0f} clips/s")
+        if self.is_plain:
+            left = round((self.max_steps - step) * self.clips_per_step / rate)
+            words = f"step {step}/{self.max_steps}, loss {values['loss']:.4g}, {rate:.0f} clips/s, {left} s left"
+            print(f"{self.description}: {words}", file=sys.stderr, flush=True)
         self._write(step, values, "train", {"clips_per_second": round(rate, 1)})
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
