@@ -38,10 +38,10 @@ def density_of(model) -> float:
     return sum(int((w != 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def run(method, density=0.2, steps=MAX_STEPS, seed=0, watch=lambda step, model: None):
+def run(method, density=0.2, steps=MAX_STEPS, seed=0, weight_decay=0.1, watch=lambda model, sparse: None):
     model = build()
     sparse = SparseTraining(model, method, density, max_steps=MAX_STEPS, seed=seed)
-    optimizer = create_optimizer(model, 1e-2, weight_decay=0.1)
+    optimizer = create_optimizer(model, 1e-2, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
         model(*torch.randn(2, 16, 8, 16, generator=generator)).loss.backward()
@@ -49,7 +49,7 @@ def run(method, density=0.2, steps=MAX_STEPS, seed=0, watch=lambda step, model: 
         optimizer.step()
         sparse.mask_weights()
         optimizer.zero_grad()
-        watch(step, model)
+        watch(model, sparse)
     return model, sparse, optimizer
 
 
@@ -69,7 +69,7 @@ def test_densities_of_the_layers_add_up_and_favour_small_layers():
 @pytest.mark.parametrize("method", SPARSITY_METHODS)
 def test_a_run_ends_with_the_density_asked_for_in_zeros_that_weight_decay_and_momentum_leave_alone(method):
     counts = []
-    model, sparse, _ = run(method, watch=lambda step, model: counts.append(density_of(model)))
+    model, sparse, _ = run(method, watch=lambda model, _: counts.append(density_of(model)))
     assert counts[-1] == pytest.approx(0.2, abs=0.005)
     for name, weight in sparse.weights.items():
         assert bool((weight[~sparse.masks[name]] == 0).all())
@@ -133,17 +133,11 @@ def test_small_weights_make_room_for_others_whose_averages_start_anew(method):
 @pytest.mark.parametrize("method", ["rigl", "set"])
 def test_moving_masks_explore_and_come_to_rest_after_three_quarters(method):
     masks = []
-    model = build()
-    sparse = SparseTraining(model, method, 0.2, max_steps=MAX_STEPS, seed=0)
-    optimizer = create_optimizer(model, 1e-2, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(MAX_STEPS):
-        model(*torch.randn(2, 16, 8, 16, generator=generator)).loss.backward()
-        sparse.before_step(step, optimizer)
-        optimizer.step()
-        sparse.mask_weights()
-        optimizer.zero_grad()
-        masks.append(torch.cat([mask.flatten() for mask in sparse.masks.values()]))
+    run(
+        method,
+        weight_decay=0.0,
+        watch=lambda _, sparse: masks.append(torch.cat([mask.flatten() for mask in sparse.masks.values()])),
+    )
     moved = [bool((a != b).any()) for a, b in pairwise(masks)]
     assert all(moved[:20])
     assert not any(moved[30:])

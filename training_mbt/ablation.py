@@ -146,7 +146,7 @@ def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], outp
             cell = encoders.get(Path(row["method"]))
             if cell is None:
                 curve, position = row["method"], None
-            elif cell is ablation.baseline or cell == ablation.baseline:
+            elif cell == ablation.baseline:
                 curve, position = describe(cell), None
             else:
                 rest = {name: value for name, value in cell.items() if name not in (ablation.axis, "seed")}

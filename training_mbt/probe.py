@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from sklearn.neighbors import KNeighborsClassifier
-from transformers import FeatureExtractionMixin
 
 from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTForPreTraining
@@ -59,10 +58,10 @@ class OnlineProbe:
         if not self.accelerator.is_main_process:
             return {}
         values = score_probes(self.speech, features)
-        self._keep_if_best(model, self.extractor, {"step": step, **values})
+        self._keep_if_best(model, {"step": step, **values})
         return values
 
-    def _keep_if_best(self, model: MBTForPreTraining, extractor: FeatureExtractionMixin, values: dict) -> None:
+    def _keep_if_best(self, model: MBTForPreTraining, values: dict) -> None:
         record = self.folder / "probe.json"
         best = json.loads(record.read_text()) if record.is_file() else {"eval_frozen_linear_accuracy": -1.0}
         if values["eval_frozen_linear_accuracy"] <= best["eval_frozen_linear_accuracy"]:
@@ -70,7 +69,7 @@ class OnlineProbe:
         partial = self.folder.with_name(f".{BEST_NAME}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
-        extractor.save_pretrained(partial)
+        self.extractor.save_pretrained(partial)
         (partial / record.name).write_text(json.dumps(values))
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(partial, self.folder)
