@@ -61,8 +61,8 @@ def split_dataset(
 ) -> DatasetDict:
     """Return the parts train, validation and test, drawing what the data do not come with.
 
-    Parts that exist are kept: those of a ``DatasetDict``, or those that ``split_column`` names (by default a column
-    called "split", if there is one), under any of their usual names. A missing validation or test part is drawn from
+    Parts that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
+    called "split", if there is one; under any of their usual names. A missing validation or test part is drawn from
     train, stratified: every class has that fraction of its recordings in it, and one at least.
 
     Raises:
@@ -111,8 +111,8 @@ def _label_values(dataset: Dataset, label_column: str) -> list[Any]:
 
 
 def _existing_parts(dataset: Dataset | DatasetDict, split_column: str | None) -> dict[str, Dataset]:
-    if isinstance(dataset, DatasetDict) and len(dataset) == 1:
-        dataset = next(iter(dataset.values()))
+    if isinstance(dataset, DatasetDict) and (len(dataset) == 1 or split_column is not None):
+        dataset = concatenate_datasets(list(dataset.values()))
     if isinstance(dataset, DatasetDict):
         pieces = {str(name): piece for name, piece in dataset.items()}
     else:

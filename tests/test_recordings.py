@@ -441,6 +441,13 @@ def test_a_column_can_name_the_parts(column):
         split_dataset(Dataset.from_dict({"y": ["a"], column: ["fold3"]}), "y", split_column=column)
 
 
+def test_a_named_column_goes_before_the_parts_that_the_recordings_came_in():
+    dataset = Dataset.from_dict({"y": ["a"] * 4, "row": list(range(4)), "part": ["train", "dev", "train", "test"]})
+    folders = DatasetDict({"train": dataset.select([0, 1]), "test": dataset.select([2, 3])})
+    expected = {"train": [0, 2], "validation": [1], "test": [3]}
+    assert rows_of(split_dataset(folders, "y", split_column="part")) == expected
+
+
 def test_the_usual_names_of_parts_are_known():
     names = {"train": "train", "Training": "train", "valid": "validation", "val": "validation", "eval": "validation"}
     names |= {"dev-clean": "validation", "test_other": "test", "train.100": "train", "trainer": None, "word": None}
