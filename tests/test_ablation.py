@@ -44,6 +44,28 @@ def test_a_recipe_whose_axis_is_not_varied_or_with_an_unknown_entry_is_refused(t
             ablation.read_ablation(tmp_path / "wrong.yaml")
 
 
+def test_cells_are_compared_with_the_first_one_paired_by_the_seed_of_pre_training(tmp_path):
+    recipe = {"title": "Which one", "axis": "label_fraction", "vary": {"objective": ["bt", "mbt"], "seed": [0, 1, 2]}}
+    which = ablation.Ablation(**recipe, pretrain={"train_dir": "x"}, finetune={}, tasks={"speaker": None})
+    encoders = {Path(f"{cell['objective']}{cell['seed']}"): cell for cell in which.cells()}
+    rows = [
+        {"task": "speaker", "method": str(folder), "label_fraction": fraction, "seed": seed, "chance": 0.1,
+         "accuracy": 0.3 + 0.1 * cell["seed"] + 0.01 * seed
+         + (fraction + cell["seed"] / 1000 if cell["objective"] == "mbt" else 0)}
+        for folder, cell in encoders.items() for fraction in (0.05, 0.5) for seed in (0, 1)
+    ]  # fmt: skip
+    rows.append({**rows[0], "method": "stats"})
+    (tmp_path / "tasks" / "speaker").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(tmp_path / "tasks" / "speaker" / "results.csv", index=False)
+    ablation.report(which, ablation.collect(which, encoders, tmp_path), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "| objective mbt | 0.5 | 90.6 ± 9.1 |" in text
+    # Differences of 5.0, 5.1 and 5.2 points: the interval is 5.1 +- 4.30 * 0.1 / sqrt(3).
+    sentence = "objective mbt - objective bt: +5.1 points [+4.9, +5.3] over 3 seeds: objective mbt is better"
+    assert f"- speaker, 5 % of the labels: {sentence}" in text
+    assert text.count("- speaker, ") == 2
+
+
 @pytest.mark.slow
 def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_folder, tmp_path, monkeypatch):
     shared = {"train_dir": str(speech_folder), "preset": "tiny"}

@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from .commands import finetune, pretrain
+from .label_curves import MIN_SEEDS, in_words, paired_difference
 from .pictures import draw_curves
 
 OUTPUT_DIR = Path("runs/ablations")
 CONTROLS = ("random", "stats")
+LABEL_FRACTION = "label_fraction"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Ablation:
     title: str
     """What the picture is about."""
     axis: str
-    """The varied argument along the horizontal axis; the others make curves, and `seed` makes repetitions."""
+    """The varied argument along the horizontal axis, or `label_fraction`; the others make curves, and `seed` makes
+    repetitions: with three or more, cells are compared, paired by it."""
     vary: dict[str, list | dict[str, Any]]
     """Argument of pre-training -> its values, or their names -> values. `config_overrides.x` is entry x of that JSON
     object."""
@@ -48,8 +52,9 @@ class Ablation:
     """Encoders without pre-training."""
 
     def __post_init__(self):
-        if self.axis not in self.vary:
-            raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {', '.join(self.vary)}.")
+        if self.axis not in (*self.vary, LABEL_FRACTION):
+            known = ", ".join([*self.vary, LABEL_FRACTION])
+            raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {known}.")
 
     def cells(self) -> list[dict[str, Any]]:
         """Give the varied arguments of every encoder, values that have names by their names."""
@@ -144,30 +149,72 @@ def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], outp
     for task in ablation.tasks:
         for row in pd.read_csv(output_dir / "tasks" / task / "results.csv").to_dict("records"):
             cell = encoders.get(Path(row["method"]))
-            if cell is None:
-                curve, position = row["method"], None
-            elif cell == ablation.baseline:
-                curve, position = describe(cell), None
-            else:
-                rest = {name: value for name, value in cell.items() if name not in (ablation.axis, "seed")}
-                curve, position = describe(rest) if rest else "pre-trained", cell[ablation.axis]
-            rows.append({**row, "curve": curve, "position": position})
+            rows.append({**row, **locate(ablation, cell, row["method"], row["label_fraction"])})
     return pd.DataFrame(rows)
+
+
+def locate(ablation: Ablation, cell: Mapping[str, Any] | None, method: str, label_fraction: float) -> dict[str, Any]:
+    """Give a result's curve and position in the picture, its cell without the seed, and the seed of pre-training."""
+    if cell is None or cell == ablation.baseline:
+        name = method if cell is None else describe(cell)
+        place = {"curve": name, "position": None, "cell": name, "pretraining_seed": None}
+    else:
+        without_seed = {name: value for name, value in cell.items() if name != "seed"}
+        rest = {name: value for name, value in without_seed.items() if name != ablation.axis}
+        place = {
+            "curve": describe(rest) if rest else "pre-trained",
+            "position": cell.get(ablation.axis),
+            "cell": describe(without_seed),
+            "pretraining_seed": cell.get("seed"),
+        }
+    return place | ({"position": label_fraction} if ablation.axis == LABEL_FRACTION else {})
+
+
+def compare(ablation: Ablation, results: pd.DataFrame) -> list[str]:
+    """Say how every cell differs from the first one, paired by the seed of pre-training, if there are enough seeds."""
+    if len(ablation.vary.get("seed", [])) < MIN_SEEDS:
+        return []
+    accuracies: dict[tuple, dict[tuple, list[float]]] = {}
+    for row in results.dropna(subset=["pretraining_seed"]).to_dict("records"):
+        of_cells = accuracies.setdefault((row["task"], row["label_fraction"]), {})
+        of_cells.setdefault((row["cell"], row["pretraining_seed"]), []).append(row["accuracy"])
+    lines = [
+        "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:",
+        "",
+    ]
+    for (task, fraction), of_cells in accuracies.items():
+        means = [
+            {"method": cell, "seed": seed, "accuracy": float(np.mean(values))}
+            for (cell, seed), values in of_cells.items()
+        ]
+        first, *others = dict.fromkeys(row["method"] for row in means)
+        for other in others:
+            words = in_words(paired_difference(means, first, other), first, other)
+            lines.append(f"- {task}, {100 * fraction:g} % of the labels: {words}")
+    return lines
 
 
 def report(ablation: Ablation, results: pd.DataFrame, output_dir: Path) -> None:
     """Write table and picture, and print the table."""
     results.to_csv(output_dir / "results.csv", index=False)
     results = results.assign(position=results["position"].map(lambda value: "" if pd.isna(value) else value))
-    keys = ["curve", "position", "label_fraction"]
-    table = results.groupby([*keys, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
-    cells = table.apply(lambda row: f"{row['mean']:.1f} ± {row['std']:.1f}", axis=1).unstack("task")
-    heads = ["", ablation.axis.split(".")[-1], "labels", *cells.columns]
+    heads = {"curve": "", "position": ablation.axis.split(".")[-1], "label_fraction": "labels"}
+    if ablation.axis == LABEL_FRACTION:
+        heads.pop("label_fraction")
+    table = results.groupby([*heads, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
+    cells = table.apply(
+        lambda row: f"{row['mean']:.1f}" + ("" if pd.isna(row["std"]) else f" ± {row['std']:.1f}"), axis=1
+    ).unstack("task")
     lines = [
         "| " + " | ".join(map(str, row)) + " |"
-        for row in [heads, *([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True))]
+        for row in [
+            [*heads.values(), *cells.columns],
+            *([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True)),
+        ]
     ]
-    lines.insert(1, "|---" * len(heads) + "|")
+    lines.insert(1, "|---" * (len(heads) + len(cells.columns)) + "|")
+    if differences := compare(ablation, results):
+        lines += ["", *differences]
     data = Path(str(ablation.pretrain.get("train_dir") or ablation.pretrain.get("dataset_name"))).name
     text = f"{ablation.title}: accuracy in %, mean ± standard deviation over seeds ({data})\n\n" + "\n".join(lines)
     (output_dir / "results.md").write_text(text + "\n", encoding="utf-8")
