@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFORMANCE := $(VENV)/sdist
 
-.PHONY: help demo ablation test lint bench clean
+.PHONY: help demo ablation report test lint bench clean
 
 help:
 	@echo "make demo   pre-train and fine-tune on the built-in synthetic corpus, offline, in minutes (runs/demo)"
 	@echo "make ablation NAME=density   one of recipes/ablations on the built-in corpus (runs/ablations)"
+	@echo "make report gather everything below runs on one page (runs/report)"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff and pyright"
 	@echo "make bench  measure objectives and features against what people would use instead"
@@ -19,6 +20,9 @@ demo: $(READY)
 
 ablation: $(READY)
 	$(BIN)/python -m training_mbt.ablation recipes/ablations/$(NAME).yaml
+
+report: $(READY)
+	$(BIN)/python -m training_mbt.report
 
 test: $(READY) $(CONFORMANCE)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

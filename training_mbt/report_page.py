@@ -1,0 +1,58 @@
+"""A report's Markdown as one page of HTML that needs no other file."""
+
+import base64
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import markdown
+from markdown.extensions.toc import TocExtension
+
+STYLE = """\
+body { font: 17px/1.55 Georgia, "Times New Roman", serif; color: #1a1a1a; max-width: 60rem; margin: 3rem auto;
+  padding: 0 1.5rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin-bottom: .3rem; }
+h2 { margin-top: 3rem; padding-bottom: .3rem; border-bottom: 1px solid #999; }
+h3 { margin-top: 2.2rem; }
+nav { font-size: .95rem; columns: 2; border: 1px solid #ddd; padding: .6rem 1.2rem; }
+nav ul { margin: 0; padding-left: 1.1rem; }
+a { color: #14417b; text-decoration: none; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1.2rem auto; font-size: .9rem; font-variant-numeric: tabular-nums;
+  border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }
+th { border-bottom: 1px solid #1a1a1a; font-weight: 600; }
+th, td { padding: .3rem .8rem; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+tbody tr:hover { background: #f3f3f3; }
+figure { margin: 2rem 0; text-align: center; }
+figure img { max-width: 100%; }
+figcaption { font-size: .9rem; color: #444; margin-top: .4rem; }
+pre, code { font: .85rem/1.4 ui-monospace, Menlo, Consolas, monospace; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
+summary { cursor: pointer; }
+@media print { body { max-width: none; margin: 0; } nav, details { display: none; } }"""
+
+
+def to_html(text: str, folder: Path) -> str:
+    """Render the Markdown of a report as one page, pictures inside."""
+    extensions: Any = ["tables", "sane_lists", TocExtension(toc_depth="2-3")]
+    converter = markdown.Markdown(extensions=extensions)
+    title, _, body = text.partition("\n")
+    body = converter.convert(body)
+    contents = converter.toc  # pyright: ignore[reportAttributeAccessIssue] - set by the extension
+    numbers = iter(range(1, body.count("<img") + 1))
+
+    def embed(match: re.Match) -> str:
+        picture = base64.b64encode((folder / match["path"]).read_bytes()).decode()
+        caption = f"<figcaption><b>Figure {next(numbers)}.</b> {match['caption']}</figcaption>"
+        return f'<figure><img alt="{match["caption"]}" src="data:image/png;base64,{picture}">{caption}</figure>'
+
+    body = re.sub(r'<p><img alt="(?P<caption>[^"]*)" src="(?P<path>[^"]*)" ?/?></p>', embed, body)
+    body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    heading = html.escape(title.removeprefix("# "))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{heading}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{STYLE}\n</style>\n</head>\n'
+        f"<body>\n<h1>{heading}</h1>\n<nav>{contents}</nav>\n{body}\n</body>\n</html>\n"
+    )
