@@ -171,16 +171,20 @@ def test_the_card_of_an_encoder_tells_what_was_measured_and_its_code_runs(pretra
     assert "4 of 8 pairs" in card.content
     assert str(pretrained.parent) not in card.content
     assert "sparse" not in card.content
+    assert card.data.license is None
+    assert "at 16000 Hz" in card.content.split("## Limits")[1]
 
 
 def test_the_card_of_a_classifier_holds_its_results_as_metadata_and_its_code_runs(
     speech_folder, pretrained, tmp_path, monkeypatch, capsys
 ):
-    words = ["--train_dir", speech_folder, "--freeze_encoder", "--seed", "0", "1"]
+    words = ["--train_dir", speech_folder, "--freeze_encoder", "--seed", "0", "1", "--hub_license", "cc-by-4.0"]
     run = finetune(tmp_path / "run", [pretrained, "stats"], *words)
     card, _ = run_snippet(run, monkeypatch)
     assert "'label': 'low'" in capsys.readouterr().out
     assert card.data.pipeline_tag == "audio-classification"
+    assert card.data.license == "cc-by-4.0"
+    assert "one of its 2 classes" in card.content.split("## Limits")[1]
     (evaluation,) = card.data.eval_results
     accuracies = [line["accuracy"] for line in results(run) if line["method"] == str(pretrained)]
     assert evaluation.metric_value == pytest.approx(np.mean(accuracies))

@@ -93,6 +93,9 @@ class RunArguments:
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the model to the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, by default output_dir's name."})
     hub_private_repo: bool = field(default=False, metadata={"help": "Create the repository as private."})
+    hub_license: str | None = field(
+        default=None, metadata={"help": "License of the weights for the model card, such as apache-2.0."}
+    )
     hub_strategy: str = field(
         default="end",
         metadata={"help": "Upload output_dir at the end, or before that also the model of every checkpoint.",

@@ -77,6 +77,11 @@ def write_pretraining_card(
         "## Training\n\n" + _table({"data": source(args), **rows}),
         f"## At step {last_step['step']}\n\n" + _table(measured),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
+        _limits(
+            f"It has heard {source(args)} and nothing else, at {sampling_rate} Hz, in the crops named above: other "
+            "languages, rooms, microphones and lengths are untried.",
+            "Its representations tell voices apart: where recordings are personal data, so are they.",
+        ),
     ]
     _write(args, "feature-extraction", sections)
 
@@ -116,6 +121,10 @@ def write_classifier_card(
         f"labels ({best['num_train']} clips), seed {best['seed']}; its own test accuracy is "
         f"{100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
         _pictures(args, {"loss.png": "Losses"}),
+        _limits(
+            f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
+            f"The accuracies are of {source(args)}; other languages, rooms and microphones are untried.",
+        ),
     ]
     evaluation = EvalResult(
         task_type="audio-classification",
@@ -153,6 +162,10 @@ def _table(rows: Mapping[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def _limits(*sentences: str) -> str:
+    return "## Limits\n\n" + "\n".join(f"* {sentence}" for sentence in sentences)
+
+
 def _pictures(args: RunArguments, names: Mapping[str, str]) -> str:
     there = {name: words for name, words in names.items() if Path(args.output_dir, name).is_file()}
     return "\n\n".join(f"![{words}]({name})" for name, words in there.items())
@@ -164,6 +177,7 @@ def _write(
     name = _name(args).split("/")[-1]
     on_hub = args.dataset_name if args.dataset_name and not Path(args.dataset_name).exists() else None
     data = ModelCardData(
+        license=args.hub_license,
         library_name="transformers",
         pipeline_tag=pipeline_tag,
         tags=TAGS,
