@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from conftest import SAMPLING_RATE, chirp
+from datasets import ClassLabel, Dataset
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
 from training_mbt.presets import PRESETS
@@ -62,3 +70,48 @@ def test_accumulation_leaves_the_size_of_a_classifiers_loss_alone(tmp_path):
     model = MBTForSequenceClassification(PRESETS["tiny"].config())
     _, accumulated = train(model, clips(32, False), tmp_path, gradient_accumulation_steps=2)
     assert accumulated[0] == pytest.approx(plain[0], rel=0.2)
+
+
+def test_a_pre_trained_checkpoint_is_fine_tuned_as_transformers_own_speech_script_does_it(tmp_path):
+    """Its calls: a mask asked of the extractor, ids as strings, features made batch by batch, a frozen encoder."""
+    MBTForPreTraining(PRESETS["tiny"].config()).save_pretrained(tmp_path / "pretrained")
+    PRESETS["tiny"].extractor().save_pretrained(tmp_path / "pretrained")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "pretrained", return_attention_mask=True)
+    name = extractor.model_input_names[0]
+    waveforms = [chirp(0.4 + 0.05 * (number % 5), (120.0, 310.0)[number % 2], number) for number in range(32)]
+    dataset = Dataset.from_dict({"waveform": waveforms, "label": [number % 2 for number in range(32)]})
+    dataset = dataset.cast_column("label", ClassLabel(names=["low", "high"]))
+
+    def transform(batch):
+        inputs = extractor([torch.tensor(one).numpy() for one in batch["waveform"]], sampling_rate=SAMPLING_RATE)
+        return {name: inputs.get(name), "labels": list(batch["label"])}
+
+    dataset.set_transform(transform, output_all_columns=False)
+    config = AutoConfig.from_pretrained(
+        tmp_path / "pretrained", num_labels=2, label2id={"low": "0", "high": "1"}, id2label={"0": "low", "1": "high"},
+        finetuning_task="audio-classification",
+    )  # fmt: skip
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "pretrained", config=config)
+    model.freeze_feature_encoder()
+    before = model.mbt.state_dict()
+    before = {key: value.clone() for key, value in before.items()}
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=40, per_device_train_batch_size=16, learning_rate=2e-2,
+        use_cpu=True, report_to="none", remove_unused_columns=False, save_steps=20, eval_strategy="steps",
+        eval_steps=20, load_best_model_at_end=True, metric_for_best_model="accuracy", disable_tqdm=True,
+    )  # fmt: skip
+
+    def accuracy(prediction):
+        return {"accuracy": float((prediction.predictions.argmax(axis=1) == prediction.label_ids).mean())}
+
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=dataset, eval_dataset=dataset, processing_class=extractor,
+        compute_metrics=accuracy,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.evaluate()["eval_accuracy"] > 0.9
+    assert all(torch.equal(value, before[key]) for key, value in model.mbt.state_dict().items())
+    trainer.save_model()
+    trainer.create_model_card(tasks="audio-classification")
+    assert AutoModelForAudioClassification.from_pretrained(tmp_path / "out").config.id2label == {0: "low", 1: "high"}
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").sampling_rate == SAMPLING_RATE
