@@ -14,28 +14,21 @@ if __name__ == "__main__":
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
 
 import json
-from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from datasets import IterableDataset
-from torch.utils.data import DataLoader
 
 from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
-from feature_extraction.crops import CropDataset, collate_crops
-from feature_extraction.streams import StreamedCrops
 from modeling_mbt import MBTForPreTraining
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 from training_mbt.accumulation import Losses, backpropagate_views
 from training_mbt.checkpoints import CheckpointError
+from training_mbt.crop_batches import CropBatches
 from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from training_mbt.hub import HubUploads
-from training_mbt.interruption import keep_out_of_signals
 from training_mbt.launch import start_cpu_processes
 from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
 from training_mbt.model_card import source, write_pretraining_card
@@ -44,10 +37,7 @@ from training_mbt.presets import PRESETS
 from training_mbt.probe import OnlineProbe
 from training_mbt.run_log import is_logged, read_log
 from training_mbt.sparsity import SparseTraining, encoder_cost
-from training_mbt.speech_data import index_speech, open_unlabelled, report_bad_audio
-from training_mbt.step_sampler import StepSampler, derive_seed
-
-CORRELATION_CROPS = 512
+from training_mbt.step_sampler import derive_seed
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,58 +46,27 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = create_accelerator(args, "pretrain", args.seed)
     uploads = HubUploads(args, accelerator)
     extractor, augmentation, model = build(args)
-    crops = load_crops(args, accelerator, extractor)
-    num_crops = len(crops) if isinstance(crops, CropDataset) else None
-    max_steps = count_steps(args, num_crops, accelerator.num_processes)
+    crops = CropBatches(args, accelerator, extractor)
+    max_steps = count_steps(args, crops.num_crops, accelerator.num_processes)
     sparsity = sparsify(args, accelerator, model, max_steps)
-    announce(args, accelerator, model, crops, max_steps)
-    sample = draw_sample(args, crops)
+    announce(args, accelerator, model, crops.extent, max_steps)
+    sample = crops.draw_sample()
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
-
-    def batches(start_step: int) -> Iterator[dict]:
-        for batch in crop_loader(args, accelerator, crops, start_step, max_steps):
-            report_bad_audio(args, accelerator, batch.pop("bad"))
-            yield batch
-
-    watch = CollapseWatch()
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
-
-    def backpropagate(network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
-        first = accelerator.process_index * len(batches)
-        views = [
-            partial(
-                make_views, accelerator, batch, extractor, augmentation, derive_seed(args.seed, step, first + number)
-            )
-            for number, batch in enumerate(batches)
-        ]
-        output = backpropagate_views(accelerator, network, views)
-        losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
-        if is_logged(step + 1, args.logging_steps, max_steps) and losses["loss"].isfinite():
-            losses |= diagnose(accelerator, model.config, output)
-            if words := watch.look(step + 1, losses, global_batch_size(args, accelerator.num_processes)):
-                accelerator.print(words)
-        return losses
-
-    def describe_step(step: int) -> list[str]:
-        if not isinstance(crops, CropDataset):
-            return []
-        batches = step_sampler(args, accelerator, crops, step, step + 1)
-        return [crops.name(item) for batch in batches for _, item in batch]
-
     model = train(
         args,
         accelerator,
         model,
         extractor,
-        batches,
-        backpropagate,
+        partial(crops.batches, max_steps=max_steps),
+        Comparison(args, accelerator, extractor, augmentation, max_steps),
         output_dir=Path(args.output_dir),
         max_steps=max_steps,
         description=args.objective,
         sparsity=sparsity,
         eval_steps=args.eval_steps,
-        evaluate=None if probe is None else lambda step: probe(model, step),
-        describe_step=describe_step,
+        evaluate=None if probe is None else partial(probe, model),
+        describe_step=crops.names,
         uploads=uploads,
     )
     matrices["after"] = correlate(accelerator, model, extractor, augmentation, sample, args.seed)
@@ -115,6 +74,44 @@ def main(argv: list[str] | None = None) -> None:
         save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
     accelerator.wait_for_everyone()
     uploads.finish()
+
+
+class Comparison:
+    """Two views of every crop of a step, and the objective on them: what `train` backpropagates."""
+
+    def __init__(
+        self,
+        args: PretrainArguments,
+        accelerator: Accelerator,
+        extractor: MBTFeatureExtractor,
+        augmentation: MBTAugmentation,
+        max_steps: int,
+    ):
+        self.args, self.accelerator, self.max_steps = args, accelerator, max_steps
+        self.extractor, self.augmentation, self.watch = extractor, augmentation, CollapseWatch()
+
+    def __call__(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
+        """Add the step's gradient to the parameters'; gives its losses, and what they tell where they are logged."""
+        first = self.accelerator.process_index * len(batches)
+        views = [
+            partial(
+                make_views,
+                self.accelerator,
+                batch,
+                self.extractor,
+                self.augmentation,
+                derive_seed(self.args.seed, step, first + number),
+            )
+            for number, batch in enumerate(batches)
+        ]
+        output = backpropagate_views(self.accelerator, network, views)
+        losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
+        if is_logged(step + 1, self.args.logging_steps, self.max_steps) and losses["loss"].isfinite():
+            losses |= diagnose(self.accelerator, self.accelerator.unwrap_model(network).config, output)
+            batch_size = global_batch_size(self.args, self.accelerator.num_processes)
+            if words := self.watch.look(step + 1, losses, batch_size):
+                self.accelerator.print(words)
+        return losses
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:
@@ -143,73 +140,6 @@ def sparsify(
     )
 
 
-def load_crops(
-    args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor
-) -> CropDataset | StreamedCrops:
-    """Find the recordings and cut them into crops, each read when its turn comes."""
-    recordings, audio_column = open_unlabelled(args, accelerator)
-    settings = {
-        "crop_seconds": args.crop_seconds or PRESETS[args.preset].crop_seconds,
-        "sampling_rate": extractor.sampling_rate,
-        "crops_per_item": 2 if args.views == "two_crops" else 1,
-        "seed": args.seed,
-        "on_bad_audio": args.on_bad_audio,
-    }
-    if isinstance(recordings, IterableDataset):
-        return StreamedCrops(
-            recordings,
-            audio_column,
-            buffer_size=args.shuffle_buffer_size,
-            num_processes=accelerator.num_processes,
-            process_index=accelerator.process_index,
-            **settings,
-        )
-    index = index_speech(args, accelerator, recordings, audio_column, decode=False)
-    return CropDataset(index.dataset, audio_column, index.seconds, **settings)
-
-
-def step_sampler(
-    args: PretrainArguments, accelerator: Accelerator, crops: CropDataset, start_step: int, max_steps: int
-) -> StepSampler:
-    """Give the items of this process's micro-batches."""
-    return StepSampler(
-        len(crops),
-        args.per_device_train_batch_size,
-        seed=args.seed,
-        start_step=start_step,
-        max_steps=max_steps,
-        micro_batches=args.gradient_accumulation_steps,
-        num_processes=accelerator.num_processes,
-        process_index=accelerator.process_index,
-    )
-
-
-def crop_loader(
-    args: PretrainArguments,
-    accelerator: Accelerator,
-    crops: CropDataset | StreamedCrops,
-    start_step: int,
-    max_steps: int,
-) -> Iterable[dict]:
-    """Give this process's batches of the steps from `start_step` on."""
-    settings: dict[str, Any] = {
-        "num_workers": args.dataloader_num_workers,
-        "collate_fn": collate_crops,
-        "pin_memory": accelerator.device.type == "cuda",
-        "worker_init_fn": keep_out_of_signals,
-        "generator": torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
-    }
-    if isinstance(crops, CropDataset):
-        return DataLoader(
-            crops, batch_sampler=step_sampler(args, accelerator, crops, start_step, max_steps), **settings
-        )
-    if start_step > 0:
-        accelerator.print("A stream does not resume where it stopped: it goes on with recordings in a new order.")
-    crops.start_at(start_step)
-    loader = DataLoader(crops, batch_size=args.per_device_train_batch_size, drop_last=True, **settings)
-    return islice(loader, (max_steps - start_step) * args.gradient_accumulation_steps)
-
-
 def make_views(
     accelerator: Accelerator,
     batch: dict,
@@ -229,7 +159,7 @@ def announce(
     args: PretrainArguments,
     accelerator: Accelerator,
     model: MBTForPreTraining,
-    crops: CropDataset | StreamedCrops,
+    extent: str,
     max_steps: int,
 ) -> None:
     """Say what is about to be trained, and which loss is as low as it can get."""
@@ -237,25 +167,13 @@ def announce(
     millions = sum(p.numel() for p in model.mbt.parameters()) / 1e6
     accelerator.print(
         f"Pre-training {args.objective} ({args.preset}, encoder of {millions:.2f} M parameters) on "
-        f"{crops.extent}: {max_steps} steps of {batch_size} pairs."
+        f"{extent}: {max_steps} steps of {batch_size} pairs."
     )
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
         accelerator.print(
             f"The floor of the loss is {floor:.4g}: no network gets below it with this batch and projector."
         )
-
-
-def draw_sample(args: PretrainArguments, crops: CropDataset | StreamedCrops) -> dict:
-    """Take some crops to correlate the latents of, the same at the start and the end of a run."""
-    if isinstance(crops, CropDataset):
-        number = min(CORRELATION_CROPS, len(crops))
-        items = np.random.default_rng(args.seed).choice(len(crops), number, replace=False)
-        batch = collate_crops([crops[0, int(item)] for item in items])
-    else:
-        batch = collate_crops(list(islice(crops, 2 * args.per_device_train_batch_size)))
-    batch.pop("bad")
-    return batch
 
 
 @torch.no_grad()
@@ -283,7 +201,7 @@ def save_run(
     model: MBTForPreTraining,
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
-    crops: CropDataset | StreamedCrops,
+    crops: CropBatches,
     matrices: dict,
 ) -> None:
     """Leave model, extractor, recipe, pictures and card in `output_dir`."""
