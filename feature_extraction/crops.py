@@ -70,7 +70,7 @@ class _Pieces(Dataset):
 
     def __getitem__(self, key: Key) -> Any:
         with _quiet_stderr():
-            return self._item(key)
+            return self._items([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
         """Read a batch, as a data loader asks for it.
@@ -85,13 +85,13 @@ class _Pieces(Dataset):
             return list(chain.from_iterable(pool.map(self._items, shares)))
 
     def _items(self, keys: Sequence[Key]) -> list[Any]:
-        return [self._item(key) for key in keys]
+        # All generators at once: between two decodings, one takes three times as long as after another.
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        generators = [np.random.default_rng((self.seed, epoch, item)) for epoch, item in pairs]
+        return [self._item(item, generator) for (_, item), generator in zip(pairs, generators, strict=True)]
 
-    def _item(self, key: Key) -> Any:
+    def _item(self, item: int, generator: np.random.Generator) -> Any:
         raise NotImplementedError
-
-    def _generator(self, epoch: int, item: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch, item))
 
     def _read(self, recording: int, piece_seconds: float | None, generator: np.random.Generator | None) -> np.ndarray:
         """Read a piece that starts at random, or at the start without a generator; shorter where the recording is."""
@@ -144,9 +144,7 @@ class CropDataset(_Pieces):
     def __len__(self) -> int:
         return len(self._recording_of)
 
-    def _item(self, key: Key) -> Crops:
-        epoch, item = _epoch_and_item(key)
-        generator = self._generator(epoch, item)
+    def _item(self, item: int, generator: np.random.Generator) -> Crops:
         recording = int(self._recording_of[item])
         bad = []
         while True:
@@ -219,20 +217,14 @@ class ClipDataset(_Pieces):
         """What errors call the recording of an item."""
         return self._audio[item][1]
 
-    def _item(self, key: Key) -> Clip:
-        epoch, item = _epoch_and_item(key)
+    def _item(self, item: int, generator: np.random.Generator) -> Clip:
         label = int(self.labels[item])
-        generator = self._generator(epoch, item) if self.random_start else None
         try:
-            return Clip(self._read(item, self.max_seconds, generator), label, [])
+            return Clip(self._read(item, self.max_seconds, generator if self.random_start else None), label, [])
         except BadAudioError as error:
             if self.on_bad_audio == "raise":
                 raise
             return Clip(np.zeros(0, np.float32), label, [(error.name, error.reason)])
-
-
-def _epoch_and_item(key: Key) -> tuple[int, int]:
-    return key if isinstance(key, tuple) else (0, key)
 
 
 def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
