@@ -3,8 +3,9 @@
     python -m benchmarks.training                                    # two CPU threads, float32, preset `strong`
     PYTHONPATH=FOLDER python -m benchmarks.training                  # beside the lightly in FOLDER
 
-The same loop runs on crops read from disk, on crops that lie in memory, and with the loss of `lightly` where that is
-installed. The loops take turns, so that a busy machine slows down all of them; each ratio is the median over rounds.
+The same loop runs on crops read from disk, by threads between the steps (0 workers) or by processes beside them, on
+crops that lie in memory, and with the loss of `lightly` where that is installed. The loops take turns, so that a busy
+machine slows down all of them; each ratio is the median over rounds.
 """
 
 import argparse
