@@ -3,8 +3,9 @@
     python -m benchmarks.training                                    # two CPU threads, float32, preset `strong`
     PYTHONPATH=FOLDER python -m benchmarks.training                  # beside the lightly in FOLDER
 
-The same loop runs on crops read from disk, on crops that lie in memory, and with the loss of `lightly` where that is
-installed. The loops take turns, so that a busy machine slows down all of them; each ratio is the median over rounds.
+The same loop runs on crops read from disk, by threads between the steps (0 workers) or by processes beside them, on
+crops that lie in memory, and with the loss of `lightly` where that is installed. The loops take turns, so that a busy
+machine slows down all of them; each ratio is the median over rounds.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,14 +43,13 @@ def main() -> None:
     torch.set_num_threads(args.num_threads)
     with tempfile.TemporaryDirectory() as folder:
         crops = write_recordings(Path(folder))
-        in_memory = [batch["waveforms"] for batch in islice(read(crops, args, workers=0, num_steps=4), 4)]
+        in_memory = list(read(crops, args, workers=0, num_steps=4))
         loops: dict[str, tuple[Loop, Callable[[], Iterable[torch.Tensor]]]] = {
-            "crops in memory": (training_loop(args), lambda: in_memory * (args.steps // 4 + 1)),
-            f"flac folder, {args.dataloader_num_workers} workers": (
-                training_loop(args),
-                lambda: (b["waveforms"] for b in read(crops, args, args.dataloader_num_workers, args.steps + 2)),
-            ),
+            "crops in memory": (training_loop(args), lambda: in_memory * (args.steps // 4 + 1))
         }
+        for workers in args.dataloader_num_workers:
+            batches = partial(read, crops, args, workers, args.steps)
+            loops[f"flac folder, {workers} workers"] = training_loop(args), batches
         if loss := lightly_loss():
             loops["plain loop, lightly's loss"] = training_loop(args, loss), loops["crops in memory"][1]
         rounds = [{name: run_round(*loop, args.steps) for name, loop in loops.items()} for _ in range(args.rounds)]
@@ -59,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times pre-training from disk against pre-training from memory.")
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--dataloader_num_workers", type=int, default=1)
+    parser.add_argument("--dataloader_num_workers", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=16, help="steps of one round")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
@@ -79,9 +80,10 @@ def write_recordings(folder: Path) -> CropDataset:
     return CropDataset(index.dataset, column, index.seconds, crop_seconds=PRESETS["strong"].crop_seconds)
 
 
-def read(crops: CropDataset, args: argparse.Namespace, workers: int, num_steps: int) -> Iterator[dict]:
+def read(crops: CropDataset, args: argparse.Namespace, workers: int, num_steps: int) -> Iterator[torch.Tensor]:
     sampler = StepSampler(len(crops), args.batch_size, seed=0, start_step=0, max_steps=num_steps)
-    yield from DataLoader(crops, batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops)
+    for batch in DataLoader(crops, batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops):
+        yield batch["waveforms"]
 
 
 def training_loop(args: argparse.Namespace, loss: Objective | None = None) -> Loop:

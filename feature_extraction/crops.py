@@ -6,9 +6,12 @@ An item is asked for by its key (epoch, item), which the sampler hands out; a ba
 Axes: B items of a batch, S samples.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +22,12 @@ from torch.utils.data import Dataset
 from .recording_index import AudioColumn
 from .speech import BadAudioError, to_waveform
 
+Key = int | tuple[int, int]
+
 # How many other recordings a crop tries when its own turns out to be bad.
 MAX_SUBSTITUTES = 8
+# Of one batch. A third of the time is Python's, which runs one thread at a time: more would wait for each other.
+MAX_THREADS = 4
 
 
 class Crops(NamedTuple):
@@ -61,8 +68,30 @@ class _Pieces(Dataset):
         self.on_bad_audio = on_bad_audio
         self._audio = AudioColumn(recordings, audio_column)
 
-    def _generator(self, epoch: int, item: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch, item))
+    def __getitem__(self, key: Key) -> Any:
+        with _quiet_stderr():
+            return self._items([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        """Read a batch, as a data loader asks for it.
+
+        libsndfile decodes without Python's lock, so the threads of torch, which have nothing else to do until the
+        batch is there, make room for as many that read: several in the main process, one in a data loader's worker.
+        """
+        threads = min(torch.get_num_threads(), MAX_THREADS)
+        share = max(1, math.ceil(len(keys) / threads))
+        shares = [keys[first : first + share] for first in range(0, len(keys), share)]
+        with _quiet_stderr(), ThreadPoolExecutor(threads) as pool:
+            return list(chain.from_iterable(pool.map(self._items, shares)))
+
+    def _items(self, keys: Sequence[Key]) -> list[Any]:
+        # All generators at once: between two decodings, one takes three times as long as after another.
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        generators = [np.random.default_rng((self.seed, epoch, item)) for epoch, item in pairs]
+        return [self._item(item, generator) for (_, item), generator in zip(pairs, generators, strict=True)]
+
+    def _item(self, item: int, generator: np.random.Generator) -> Any:
+        raise NotImplementedError
 
     def _read(self, recording: int, piece_seconds: float | None, generator: np.random.Generator | None) -> np.ndarray:
         """Read a piece that starts at random, or at the start without a generator; shorter where the recording is."""
@@ -72,10 +101,9 @@ class _Pieces(Dataset):
             samples = int(self.seconds[recording] * self.sampling_rate)
             start = int(generator.integers(max(0, samples - round(piece_seconds * self.sampling_rate)) + 1))
         start_seconds = start / self.sampling_rate
-        with _quiet_stderr():
-            return to_waveform(
-                audio, self.sampling_rate, start_seconds=start_seconds, duration_seconds=piece_seconds, name=name
-            )
+        return to_waveform(
+            audio, self.sampling_rate, start_seconds=start_seconds, duration_seconds=piece_seconds, name=name
+        )
 
 
 class CropDataset(_Pieces):
@@ -116,9 +144,7 @@ class CropDataset(_Pieces):
     def __len__(self) -> int:
         return len(self._recording_of)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Crops:
-        epoch, item = _epoch_and_item(key)
-        generator = self._generator(epoch, item)
+    def _item(self, item: int, generator: np.random.Generator) -> Crops:
         recording = int(self._recording_of[item])
         bad = []
         while True:
@@ -191,20 +217,14 @@ class ClipDataset(_Pieces):
         """What errors call the recording of an item."""
         return self._audio[item][1]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Clip:
-        epoch, item = _epoch_and_item(key)
+    def _item(self, item: int, generator: np.random.Generator) -> Clip:
         label = int(self.labels[item])
-        generator = self._generator(epoch, item) if self.random_start else None
         try:
-            return Clip(self._read(item, self.max_seconds, generator), label, [])
+            return Clip(self._read(item, self.max_seconds, generator if self.random_start else None), label, [])
         except BadAudioError as error:
             if self.on_bad_audio == "raise":
                 raise
             return Clip(np.zeros(0, np.float32), label, [(error.name, error.reason)])
-
-
-def _epoch_and_item(key: int | tuple[int, int]) -> tuple[int, int]:
-    return key if isinstance(key, tuple) else (0, key)
 
 
 def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
@@ -240,7 +260,7 @@ def collate_clips(items: Sequence[Clip]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere for one read.
+    """Send file descriptor 2 to nowhere while pieces are read.
 
     libmpg123 prints there that the frames before a cut of an mp3 lack earlier ones: a line for every other crop, about
     samples that are dropped anyway.

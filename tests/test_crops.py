@@ -109,6 +109,17 @@ def test_workers_give_the_crops_of_no_worker(recordings):
         assert torch.equal(here, there)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7, 30])
+def test_threads_give_a_batch_the_crops_of_its_items(recordings, monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("feature_extraction.crops.MAX_THREADS", threads)
+    crops = crops_of(recordings)
+    keys = [(1, item) for item in reversed(range(15))]
+    batch = collate_crops(crops.__getitems__(keys))
+    assert torch.equal(batch["waveforms"], collate_crops([crops[key] for key in keys])["waveforms"])
+    assert crops.__getitems__([]) == []
+
+
 def test_crops_survive_pickling_as_spawned_workers_need(recordings):
     crops = crops_of(recordings)
     unpickled = pickle.loads(pickle.dumps(crops))
@@ -217,6 +228,7 @@ def test_crops_of_an_mp3_print_nothing(tmp_path, capfd):
     soundfile.write(path, noise, 44_100, bitrate_mode="VARIABLE", compression_level=0.9)
     crops = CropDataset(Dataset.from_dict({"audio": [str(path)]}), "audio", np.array([10.0]), crop_seconds=0.5)
     assert [int(crops[item].lengths[0]) for item in range(10)] == [8_000] * 10
+    assert [int(item.lengths[0]) for item in crops.__getitems__(range(10))] == [8_000] * 10
     assert capfd.readouterr() == ("", "")
     to_waveform(path, start_seconds=1.0)  # beside training, libmpg123 is left to print
     os.write(2, b"heard")

@@ -207,6 +207,16 @@ def test_only_the_piece_is_decoded(tmp_path, monkeypatch):
     assert sum(decoded) == RATE
 
 
+def test_a_piece_takes_one_seek(tmp_path, monkeypatch):
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.tile(voice_like(10.0), 4), RATE)
+    places = []
+    seek = soundfile.SoundFile.seek
+    monkeypatch.setattr(soundfile.SoundFile, "seek", lambda self, *place: places.append(place) or seek(self, *place))
+    to_waveform(path, start_seconds=3.0, duration_seconds=30.0)  # two blocks
+    assert places == [(3 * RATE,)]
+
+
 def test_a_wav_whose_writer_left_the_size_open_is_read_to_its_end():
     content = bytearray(encoded_as("int16", voice_like(1.0)))
     for size in (0xFFFFFFFF, 0x7FFFF000):

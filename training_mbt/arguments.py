@@ -74,7 +74,7 @@ class RunArguments:
         default=100, metadata={"help": "Steps of linear warm-up before the cosine decay; at most a tenth of the run."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 is none."})
-    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio."})
+    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio; 0: threads do."})
     mixed_precision: str | None = field(
         default=None,
         metadata={"help": "Precision of the network; by default what `accelerate launch` was told. The objective is "
