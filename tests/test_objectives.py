@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_mbt import objectives_mbt
+from modeling_mbt import alternatives_mbt, correlation_mbt, normalizations_mbt
 from modeling_mbt.objectives_mbt import (
     LATENT_NORMALIZATIONS,
     NUM_GROUPS,
@@ -150,7 +150,7 @@ def reference_sigreg(z_a: Tensor, z_b: Tensor) -> Tensor:
     t = torch.linspace(-3, 3, 33, dtype=z_a.dtype)
     statistics = []
     for z in (z_a, z_b):
-        for direction in objectives_mbt._directions(z, 64, 5).T:
+        for direction in alternatives_mbt._directions(z, 64, 5).T:
             empirical = torch.exp(1j * t[:, None] * (z @ direction)).mean(1)
             error = (empirical - torch.exp(-(t**2) / 2)).abs() ** 2
             statistics.append(len(z) * torch.trapezoid(error * torch.exp(-(t**2) / 2), t))
@@ -224,7 +224,7 @@ def test_the_correlation_matrix_holds_the_correlation_coefficients(shape):
 @pytest.mark.parametrize("shape", [WIDE, TALL])
 def test_the_gram_form_and_the_matrix_form_are_equal(shape):
     def gram_form(a, b):
-        squares = objectives_mbt._SquaredCrossGram.apply(a, b, [len(a)]) / len(a) ** 2
+        squares = correlation_mbt._SquaredCrossGram.apply(a, b, [len(a)]) / len(a) ** 2
         return squares - ((a * b).mean(0) ** 2).sum()
 
     def matrix_form(a, b):
@@ -232,7 +232,7 @@ def test_the_gram_form_and_the_matrix_form_are_equal(shape):
         return (correlation**2).sum() - (correlation.diagonal() ** 2).sum()
 
     def chosen_form(a, b):
-        return objectives_mbt._diagonal_and_redundancy(a, b, [len(a)])[1]
+        return correlation_mbt.diagonal_and_redundancy(a, b, [len(a)])[1]
 
     z_a, z_b = latents(*shape)
     expected = run(matrix_form, z_a, z_b)
@@ -310,9 +310,9 @@ def test_normalized_latents_equal_the_reference(name, normalization, shape):
 
 def test_whitening_by_the_gram_matrix_of_a_small_batch_equals_the_large_matrix():
     z, _ = latents(6, 10)
-    torch.testing.assert_close(objectives_mbt._zca_whitened(z, [6]), reference_whitening(z))
+    torch.testing.assert_close(normalizations_mbt._zca_whitened(z, [6]), reference_whitening(z))
     # The large matrix has equal eigenvalues, which the gradient of `eigh` divides by: finite differences instead.
-    assert torch.autograd.gradcheck(lambda z: objectives_mbt._zca_whitened(z, [6]), z.requires_grad_())
+    assert torch.autograd.gradcheck(lambda z: normalizations_mbt._zca_whitened(z, [6]), z.requires_grad_())
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])

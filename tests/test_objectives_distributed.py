@@ -1,14 +1,15 @@
 """Two and four processes on shards of a batch against one process with all of it.
 
-The processes load the objectives from their file, because importing the package takes each of them seconds.
+The processes load the objectives from their files, because importing the package takes each of them seconds.
 Axes: N samples, K inputs, D latent dimensions, W processes.
 """
 
-import importlib.util
+import importlib
 import math
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -54,14 +55,10 @@ class Result(NamedTuple):
     latent_gradient: Tensor
 
 
-def load_objectives():
-    path = Path(__file__).parent.parent / "modeling_mbt" / "objectives_mbt.py"
-    spec = importlib.util.spec_from_file_location("objectives_of_a_process", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load(name: str) -> ModuleType:
+    package = sys.modules.setdefault("files_of_a_process", ModuleType("files_of_a_process"))
+    package.__path__ = [str(Path(__file__).parent.parent / "modeling_mbt")]
+    return importlib.import_module(f"files_of_a_process.{name}")
 
 
 def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -93,7 +90,7 @@ def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch
 
 def run_process(rank: int, num_processes: int, folder: str) -> None:
     torch.set_num_threads(1)
-    objectives = load_objectives()
+    objectives = load("objectives_mbt")
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=num_processes, timeout=timedelta(minutes=5)
     )
@@ -109,7 +106,7 @@ def run_process(rank: int, num_processes: int, folder: str) -> None:
     view_a, view_b = (view.split(SHARDS[num_processes]["unequal"])[rank] for view in batch(torch.float64))
     results["correlation"] = objectives.cross_correlation(view_a, view_b)
     results["refusal"] = refusal_of_one_sample(objectives, view_a[: rank == 0])
-    results["directions"] = objectives._directions(view_a, 4, seed=None)
+    results["directions"] = load("alternatives_mbt")._directions(view_a, 4, seed=None)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -133,7 +130,7 @@ def processes(request, tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize(("sharding", "dtype"), SETTINGS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_shards_give_the_value_and_gradient_of_the_whole_batch(processes, case, sharding, dtype):
-    expected = run(load_objectives(), case, *batch(dtype), projector(case.num_dims, dtype))
+    expected = run(load("objectives_mbt"), case, *batch(dtype), projector(case.num_dims, dtype))
     shards = [process[sharding, dtype, str(case)] for process in processes]
     single = dtype == torch.float32
     decomposed = case.objective == "mmcr" or case.settings.get("latent_normalization") == "whitening"
@@ -150,7 +147,7 @@ def assert_close(result: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def test_the_correlation_matrix_is_that_of_the_whole_batch_on_every_process(processes):
-    expected = load_objectives().cross_correlation(*batch(torch.float64))
+    expected = load("objectives_mbt").cross_correlation(*batch(torch.float64))
     for process in processes:
         torch.testing.assert_close(process["correlation"], expected)
 
