@@ -21,7 +21,8 @@ class ObjectiveOutput(NamedTuple):
     """An objective over the whole batch, three 0-d tensors.
 
     Barlow Twins: `loss` = `invariance_loss` + lambda * `redundancy_loss`. All others, whose weights are inside the
-    terms: `loss` = `invariance_loss` (attraction of two views) + `redundancy_loss` (spread of different samples).
+    terms: `loss` = `invariance_loss` (attraction of two views, or of a frame and its predictions) + `redundancy_loss`
+    (spread of different samples).
     """
 
     loss: Tensor
@@ -29,11 +30,13 @@ class ObjectiveOutput(NamedTuple):
     redundancy_loss: Tensor
 
 
-def checked_views(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
-    """The views in float32 or more; refuses what are not two views of the same samples, (n, D)."""
-    if z_a.ndim != 2 or z_a.shape != z_b.shape or not z_a.shape[1]:
+def checked_views(
+    z_a: Tensor, z_b: Tensor, axes: tuple[str, ...] = ("samples", "dimensions")
+) -> tuple[Tensor, Tensor]:
+    """The views in float32 or more; refuses what are not two views of the same samples with these axes."""
+    if z_a.ndim != len(axes) or z_a.shape != z_b.shape or not z_a.shape[-1]:
         raise ValueError(
-            f"An objective compares two views of the same samples, both (samples, dimensions), and was given "
+            f"An objective compares two views of the same samples, both ({', '.join(axes)}), and was given "
             f"{tuple(z_a.shape)} and {tuple(z_b.shape)}: pass the projections of both views in the same order."
         )
     dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
@@ -78,7 +81,7 @@ class _AllSum(torch.autograd.Function):
 
 
 def rows_of_all_processes(shard: Tensor, sizes: list[int]) -> Tensor:
-    """The whole batch, (n, D) to (N, D), with which each process may continue in its own way: gradients are summed."""
+    """The whole batch, (n, ...) to (N, ...); each process may continue in its own way: gradients are summed."""
     return _Gather.apply(shard, sizes)
 
 
@@ -96,13 +99,13 @@ class _Gather(torch.autograd.Function):
 
 
 def gathered(shard: Tensor, sizes: list[int]) -> Tensor:
-    """The rows of all processes in order of rank, without a gradient; (n, D) to (N, D).
+    """The rows of all processes in order of rank, without a gradient; (n, ...) to (N, ...).
 
     They are padded on the way because collectives take equal shapes.
     """
     if len(sizes) == 1:
         return shard
-    padded = shard.new_zeros(max(sizes), shard.shape[1])
+    padded = shard.new_zeros(max(sizes), *shard.shape[1:])
     padded[: len(shard)] = shard
     shards = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(shards, padded)

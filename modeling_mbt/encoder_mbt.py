@@ -3,6 +3,7 @@
 Axes: B clips, C channels, T input frames, T' output frames, M mel bins, F frequencies, H hidden size.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -109,6 +110,26 @@ def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
     if mask is not None:
         hidden_states = hidden_states * mask[:, None, :, None].to(hidden_states.dtype)
     return hidden_states, mask
+
+
+def time_stride(config: MBTConfig) -> int:
+    """Input frames per output frame."""
+    return math.prod(config.time_strides) * (1 if config.embedding_size is None else 4)
+
+
+def first_unseen_step(config: MBTConfig) -> int:
+    """The least k for which output frames t and t + k have no input frame in common.
+
+    Convolutions look to both sides, so that frame t has heard some of the frames after it: of the default encoder 11
+    input frames (0.11 s) to each side, at 4 of them per output frame, which makes k = 6 (0.24 s). Of the waveform the
+    two then still share 5 ms, the tails of analysis windows that are longer than their hop.
+    """
+    reach, stride = (0, 1) if config.embedding_size is None else (3 + 2, 4)  # a 7x7 and a 3x3 of stride 2
+    for depth, of_stage in zip(config.depths, config.time_strides, strict=True):
+        reach += stride  # a 3x3 reaches one frame of its input to each side
+        stride *= of_stage
+        reach += (depth - 1) * stride
+    return 2 * reach // stride + 1
 
 
 def pool_frames(frames: Tensor, mask: Tensor | None, pooling_mode: str) -> Tensor:

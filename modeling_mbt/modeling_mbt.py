@@ -1,10 +1,9 @@
 """The encoder with its heads: the projector with its objective, and the classifier.
 
-Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, D latents.
+Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, D latents, K predictions of a frame.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import ModelOutput
 
 from .configuration_mbt import MBTConfig
-from .encoder_mbt import MBTBottleneckLayer, MBTEncoder, pool_frames
+from .cpc_mbt import MBTContextNetwork, clip_latents
+from .encoder_mbt import (
+    MBTBottleneckLayer,
+    MBTEncoder,
+    first_unseen_step,
+    pool_frames,
+    stride_mask,
+    time_stride,
+)
 from .objectives_mbt import ObjectiveOutput, compute_objective, validate_objective
+from .projector_mbt import MBTProjector
 
 AUTO_MAP = {
     "AutoConfig": "configuration_mbt.MBTConfig",
@@ -33,11 +41,12 @@ class MBTForPreTrainingOutput(ModelOutput):
     Args:
         loss: The objective over the global batch, (), float32; `None` without a second view or with
             `return_loss=False`.
-        invariance_loss: Its first term, that draws the two views together, ().
+        invariance_loss: Its first term, that draws two views (of `"cpc"` a frame and its predictions) together, ().
         redundancy_loss: Its second term, unweighted, that decorrelates the latents, ().
-        projections: Latents of the first view, (B, D).
-        projections_b: Latents of the second view, (B, D).
-        representations: What the projector was given of the first view, (B, H).
+        projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was foretold of them,
+            (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
+        projections_b: The same of the second view.
+        representations: The pooled frames of the first view, (B, H).
         representations_b: The same of the second view, (B, H).
     """
 
@@ -48,25 +57,6 @@ class MBTForPreTrainingOutput(ModelOutput):
     projections_b: Tensor | None = None
     representations: Tensor | None = None
     representations_b: Tensor | None = None
-
-
-class MBTProjector(nn.Module):
-    """Representation to latents, (B, H) -> (B, D): linear without bias, batch norm, ReLU; the last linear is bare.
-
-    As in arXiv 2103.03230.
-    """
-
-    def __init__(self, config: MBTConfig):
-        super().__init__()
-        widths = [config.hidden_size, *config.projector_sizes]
-        layers = []
-        for i, o in pairwise(widths[:-1]):
-            layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=False))
-
-    def forward(self, representations: Tensor) -> Tensor:
-        """Give the latents."""
-        return self.layers(representations)
 
 
 class MBTPreTrainedModel(PreTrainedModel):
@@ -89,6 +79,9 @@ class MBTPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 bound = module.in_features**-0.5
                 init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.GRU):
+            for parameter in module.parameters():
+                init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
                 (init.ones_ if name in ("weight", "running_var") else init.zeros_)(tensor)
@@ -151,13 +144,18 @@ class MBTModel(MBTPreTrainedModel):
 
 
 class MBTForPreTraining(MBTPreTrainedModel):
-    """Encoder, projector g and the objective over two views."""
+    """Encoder, projector g (of `"cpc"` the context network) and the objective over two views."""
 
     def __init__(self, config: MBTConfig):
         super().__init__(config)
         validate_objective(**_objective_arguments(config), num_dims=config.projector_sizes[-1])
         self.mbt = MBTModel(config)
-        self.projector = MBTProjector(config)
+        if config.objective == "cpc":
+            first = first_unseen_step(config)
+            steps = range(first, first + config.prediction_steps)
+            self.projector = MBTContextNetwork(config.hidden_size, config.context_size, steps)
+        else:
+            self.projector = MBTProjector(config)
         self.post_init()
 
     def forward(
@@ -182,14 +180,13 @@ class MBTForPreTraining(MBTPreTrainedModel):
             kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
-            ValueError: Fewer than two clips in the global batch: batch statistics need two.
+            ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
+                short to foretell anything.
         """
         output = MBTForPreTrainingOutput()
-        output["representations"] = self.mbt(input_features, attention_mask, return_dict=True).pooler_output
-        output["projections"] = self.projector(output["representations"])
+        output["representations"], output["projections"] = self._view(input_features, attention_mask)
         if input_features_b is not None:
-            output["representations_b"] = self.mbt(input_features_b, attention_mask_b, return_dict=True).pooler_output
-            output["projections_b"] = self.projector(output["representations_b"])
+            output["representations_b"], output["projections_b"] = self._view(input_features_b, attention_mask_b)
             if return_loss:
                 objective = self.compare(output["projections"], output["projections_b"])
                 for name, value in objective._asdict().items():
@@ -197,7 +194,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:
-        """The config's objective on latents (B, D) of two views; in several processes each gives its own rows.
+        """The config's objective on the projections of two views; in several processes each gives its own rows.
 
         Raises:
             ValueError: Fewer than two clips in the global batch.
@@ -210,8 +207,16 @@ class MBTForPreTraining(MBTPreTrainedModel):
         )
 
     def project(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Z = g(f(y)): (B, T, M) -> (B, D)."""
-        return self.projector(self.mbt(input_features, attention_mask, return_dict=True).pooler_output)
+        """Z = g(f(y)): (B, T, M) -> (B, D); of `"cpc"` the mean over the latents of a clip's frames."""
+        return clip_latents(self._view(input_features, attention_mask)[1])
+
+    def _view(self, input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Representations and projections."""
+        output = self.mbt(input_features, attention_mask, return_dict=True)
+        if isinstance(self.projector, MBTProjector):
+            return output.pooler_output, self.projector(output.pooler_output)
+        mask = stride_mask(attention_mask, time_stride(self.config))
+        return output.pooler_output, self.projector(output.last_hidden_state, mask)
 
 
 class MBTForSequenceClassification(MBTPreTrainedModel):

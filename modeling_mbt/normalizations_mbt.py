@@ -34,11 +34,11 @@ def normalized(z: Tensor, normalization: str, strength: float, sizes: list[int])
 
 
 def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
-    """Each sample over its L2 norm to the power `strength`; a sample of zeros stays so, with a finite gradient."""
-    peak = z.detach().abs().amax(1, keepdim=True)  # without it squares leave float32's range at 1e19 and 1e-19
+    """Each vector (..., D) over its L2 norm to the power `strength`; zeros stay so, with a finite gradient."""
+    peak = z.detach().abs().amax(-1, keepdim=True)  # without it squares leave float32's range at 1e19 and 1e-19
     peak = torch.where(peak > 0, peak, 1)
     scaled = z / peak
-    norm = scaled.square().sum(1, keepdim=True).clamp(min=1).sqrt()  # at least 1 by its peak, unless all is zero
+    norm = scaled.square().sum(-1, keepdim=True).clamp(min=1).sqrt()  # at least 1 by its peak, unless all is zero
     return scaled * (peak ** (1 - strength) / norm**strength)
 
 

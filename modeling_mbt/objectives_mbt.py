@@ -19,6 +19,7 @@ from torch import Tensor
 from .alternatives_mbt import hsic_loss, infonce_loss, mmcr_loss, sigreg_loss, tcr_loss, vicreg_loss, wmse_loss
 from .batches_mbt import ObjectiveOutput, checked_views, shard_sizes, sum_over_processes
 from .correlation_mbt import diagonal_and_redundancy
+from .cpc_mbt import cpc_loss
 from .normalizations_mbt import LATENT_NORMALIZATIONS, NUM_GROUPS, normalized
 from .normalizations_mbt import WHITENING_SHRINKAGE as WHITENING_SHRINKAGE  # the docstrings name it
 
@@ -39,8 +40,8 @@ def compute_objective(
 
     Args:
         objective: a key of `OBJECTIVES`.
-        z_a: projections of the first views, (n, D), any floating dtype.
-        z_b: projections of the second views, (n, D).
+        z_a: projections of the first views, (n, D), any floating dtype; of "cpc" as `cpc_loss` says.
+        z_b: projections of the second views.
         redundancy_loss_weight: lambda of "bt" and "mbt"; the other objectives' weights are in `objective_kwargs`.
         latent_normalization: "none"; "batch": each dimension to mean 0, biased deviation 1 along the whole batch; or
             before that "l2": each sample over its norm to the power alpha; "layer": each sample to mean 0 and
@@ -53,10 +54,11 @@ def compute_objective(
         ValueError: as `validate_objective`; if the shapes differ or are not (n, D); if the whole batch has fewer than
             two samples.
     """
-    z_a, z_b = checked_views(z_a, z_b)
+    if objective != "cpc":  # which looks at frames, and checks them itself
+        z_a, z_b = checked_views(z_a, z_b)
     objective_kwargs = objective_kwargs or {}
     strength = latent_normalization_strength
-    validate_objective(objective, latent_normalization, strength, objective_kwargs, num_dims=z_a.shape[1])
+    validate_objective(objective, latent_normalization, strength, objective_kwargs, num_dims=z_a.shape[-1])
     normalization = latent_normalization or OWN_NORMALIZATIONS.get(objective, "none")
     with torch.autocast(z_a.device.type, enabled=False):
         sizes = shard_sizes(z_a)
@@ -101,6 +103,8 @@ def _refusal(objective: str, normalization: str | None, strength: float, num_dim
     normalization = normalization or OWN_NORMALIZATIONS.get(objective, "none")
     if objective == "mbt" and normalization != "l2":
         return "'mbt' is Barlow Twins with 'l2' latents by definition; choose 'bt' to try another normalization"
+    if objective == "cpc" and normalization != "none":
+        return "predictive coding compares frames by their cosine, clip by clip; leave the normalization out"
     if objective == "wmse" and normalization in ("batch", "whitening"):
         return "W-MSE whitens the latents itself, which undoes what was done along the batch; choose 'none' or 'l2'"
     if not 0 <= strength <= 1:
@@ -215,4 +219,5 @@ OBJECTIVES: dict[str, Callable[..., ObjectiveOutput]] = {
     "wmse": wmse_loss,
     "mmcr": mmcr_loss,
     "sigreg": sigreg_loss,
+    "cpc": cpc_loss,
 }

@@ -36,6 +36,7 @@ class Case(NamedTuple):
 
 
 OBJECTIVE_NAMES = ("bt", "mbt", "vicreg", "infonce", "tcr", "hsic", "wmse", "mmcr", "sigreg")
+CPC_AXES = (4, 2, 5)  # frames, their latent and one prediction, dimensions
 NORMALIZED = [{"latent_normalization": name} for name in ("none", "layer", "group", "whitening")]
 CASES = [
     *(Case(name, 12, {}) for name in OBJECTIVE_NAMES),
@@ -44,6 +45,7 @@ CASES = [
     Case("bt", 12, {"latent_normalization": "whitening"}),
     Case("bt", 40, {"latent_normalization": "l2", "latent_normalization_strength": 0.5}),
     Case("infonce", 40, {"latent_normalization": "whitening"}),
+    Case("cpc", math.prod(CPC_AXES), {}),
 ]
 
 
@@ -81,7 +83,12 @@ def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch
     z = projector(torch.cat([view_a, view_b])).sin()  # sin: N x D latents of more than K ranks
     z.retain_grad()
     kwargs = {"seed": 0, "num_directions": 64} if case.objective == "sigreg" else {}
-    output = objectives.compute_objective(case.objective, *z.chunk(2), objective_kwargs=kwargs, **case.settings)
+    views = z.chunk(2)
+    if case.objective == "cpc":  # on frames, where some clips are a frame shorter
+        length = 4 - (torch.cat([view_a, view_b])[:, 0] > 1).long()
+        exist = (torch.arange(4) < length[:, None])[..., None, None].expand(-1, -1, 2, -1)
+        views = torch.cat([z.unflatten(1, CPC_AXES), exist.to(z)], dim=-1).chunk(2)
+    output = objectives.compute_objective(case.objective, *views, objective_kwargs=kwargs, **case.settings)
     output.loss.backward()
     assert projector.weight.grad is not None
     assert z.grad is not None
