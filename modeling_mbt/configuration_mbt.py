@@ -44,9 +44,16 @@ class MBTConfig(PreTrainedConfig):
             Share of the weights of convolutions and linear layers, the first one aside, that sparse training left in
             the encoder. The rest is zero, and fine-tuning keeps it so.
         projector_sizes (`list[int]`, *optional*, defaults to `[1024, 1024, 1024]`):
-            Widths of the projector's linear layers; the last one is D, the dimension of the latents.
+            Widths of the projector's linear layers; the last one is D, the dimension of the latents. `"cpc"` has a
+            context network instead.
+        context_size (`int`, *optional*, defaults to 256):
+            Of `"cpc"` alone: width of the recurrent network that reads the frames, and dimension of their latents.
+        prediction_steps (`int`, *optional*, defaults to 4):
+            Of `"cpc"` alone: frames K that are foretold from each frame. The first is the nearest one that shares no
+            input with it, which `encoder_mbt.first_unseen_step` derives.
         objective (`str`, *optional*, defaults to `"bt"`):
-            Name of the objective: `"bt"`, `"mbt"` or another of `objectives_mbt.OBJECTIVES`.
+            Name of the objective: `"bt"`, `"mbt"` or another of `objectives_mbt.OBJECTIVES`, of which `"cpc"` works on
+            frames.
         redundancy_loss_weight (`float`, *optional*, defaults to 0.005):
             lambda, the weight of the off-diagonal (redundancy) term of BT and MBT.
         latent_normalization (`str`, *optional*):
@@ -78,6 +85,8 @@ class MBTConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     encoder_density: float | int = 1.0
     projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
+    context_size: int = 256
+    prediction_steps: int = 4
     objective: str = "bt"
     redundancy_loss_weight: float | int = 0.005
     latent_normalization: str | None = None
@@ -98,7 +107,8 @@ class MBTConfig(PreTrainedConfig):
                 "`hidden_sizes`, `depths`, `time_strides` and `frequency_strides` need one entry for each stage, "
                 f"and have {[len(stage) for stage in stages]}: give lists of one length."
             )
-        sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes, [self.num_mel_bins]]
+        sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes]
+        sizes += [[self.num_mel_bins, self.context_size, self.prediction_steps]]
         if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
         if not 0 < self.encoder_density <= 1:

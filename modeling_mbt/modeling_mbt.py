@@ -1,10 +1,9 @@
-"""The convolutional encoder, the projector with its objective, and the classifier.
+"""The encoder with its heads: the projector with its objective, and the classifier.
 
-Axes: B clips, C channels, T input frames, T' output frames, M mel bins, F frequencies, H hidden size, D latents.
+Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, D latents, K predictions of a frame.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from transformers.utils.generic import ModelOutput
 
 from .configuration_mbt import MBTConfig
+from .cpc_mbt import MBTContextNetwork, clip_latents
+from .encoder_mbt import (
+    MBTBottleneckLayer,
+    MBTEncoder,
+    first_unseen_step,
+    pool_frames,
+    stride_mask,
+    time_stride,
+)
 from .objectives_mbt import ObjectiveOutput, compute_objective, validate_objective
+from .projector_mbt import MBTProjector
 
 AUTO_MAP = {
     "AutoConfig": "configuration_mbt.MBTConfig",
@@ -32,11 +41,12 @@ class MBTForPreTrainingOutput(ModelOutput):
     Args:
         loss: The objective over the global batch, (), float32; `None` without a second view or with
             `return_loss=False`.
-        invariance_loss: Its first term, that draws the two views together, ().
+        invariance_loss: Its first term, that draws two views (of `"cpc"` a frame and its predictions) together, ().
         redundancy_loss: Its second term, unweighted, that decorrelates the latents, ().
-        projections: Latents of the first view, (B, D).
-        projections_b: Latents of the second view, (B, D).
-        representations: What the projector was given of the first view, (B, H).
+        projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was foretold of them,
+            (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
+        projections_b: The same of the second view.
+        representations: The pooled frames of the first view, (B, H).
         representations_b: The same of the second view, (B, H).
     """
 
@@ -47,137 +57,6 @@ class MBTForPreTrainingOutput(ModelOutput):
     projections_b: Tensor | None = None
     representations: Tensor | None = None
     representations_b: Tensor | None = None
-
-
-class MBTConvLayer(nn.Module):
-    """Convolution without bias, batch norm and, unless it ends a residual branch, ReLU: (B, C, T, F).
-
-    Frames that are padding are set to zero after it, where the convolution of a lone clip would see its own zero
-    padding: so a clip has one representation, alone or in a batch of longer ones.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride=(1, 1), *, activation=True):
-        super().__init__()
-        padding = kernel_size // 2
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.normalization = nn.BatchNorm2d(out_channels)
-        self.activation = nn.ReLU(inplace=True) if activation else nn.Identity()
-
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the layer's output and the mask of its frames."""
-        hidden_states = self.activation(self.normalization(self.convolution(hidden_states)))
-        return mask_frames(hidden_states, stride_mask(mask, self.convolution.stride[0]))
-
-
-class MBTBottleneckLayer(nn.Module):
-    """Residual layer of ResNet-50 (arXiv 1512.03385), the stride in its 3x3 convolution: (B, C, T, F)."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride=(1, 1)):
-        super().__init__()
-        reduced = max(1, out_channels // 4)
-        self.shortcut = None
-        if in_channels != out_channels or stride != (1, 1):
-            self.shortcut = MBTConvLayer(in_channels, out_channels, 1, stride, activation=False)
-        self.reduction = MBTConvLayer(in_channels, reduced, 1)
-        self.convolution = MBTConvLayer(reduced, reduced, 3, stride)
-        self.expansion = MBTConvLayer(reduced, out_channels, 1, activation=False)
-
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the layer's output and the mask of its frames."""
-        residual = hidden_states if self.shortcut is None else self.shortcut(hidden_states, mask)[0]
-        for layer in (self.reduction, self.convolution, self.expansion):
-            hidden_states, mask = layer(hidden_states, mask)
-        return torch.relu(hidden_states + residual), mask
-
-
-class MBTEncoder(nn.Module):
-    """Features to frames: (B, T, M), (B, T) -> (B, T', H), (B, T')."""
-
-    def __init__(self, config: MBTConfig):
-        super().__init__()
-        self.stem, channels, num_frequencies = None, 1, config.num_mel_bins
-        if config.embedding_size is not None:
-            self.stem = MBTConvLayer(1, config.embedding_size, 7, (2, 2))
-            channels, num_frequencies = config.embedding_size, -(-num_frequencies // 4)
-        layer_class = {"plain": _plain_layer, "bottleneck": MBTBottleneckLayer}[config.layer_type]
-        layers = []
-        for stage, size in enumerate(config.hidden_sizes):
-            stride = (config.time_strides[stage], config.frequency_strides[stage])
-            num_frequencies = -(-num_frequencies // stride[1])
-            for depth in range(config.depths[stage]):
-                layers.append(layer_class(channels, size, stride if depth == 0 else (1, 1)))
-                channels = size
-        self.layers = nn.ModuleList(layers)
-        widths = [channels * num_frequencies, *config.frame_hidden_sizes]
-        self.frame_layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the frames and their mask."""
-        hidden_states, mask = mask_frames(input_features.unsqueeze(1), mask)
-        if self.stem is not None:
-            hidden_states, mask = self.stem(hidden_states, mask)
-            # Values are >= 0 here, so that a frame of zeros never wins over a real one.
-            hidden_states = nn.functional.max_pool2d(hidden_states, 3, stride=2, padding=1)
-            hidden_states, mask = mask_frames(hidden_states, stride_mask(mask, 2))
-        for layer in self.layers:
-            hidden_states, mask = layer(hidden_states, mask)
-        if not self.frame_layers:
-            return hidden_states.mean(dim=3).transpose(1, 2), mask
-        frames = hidden_states.permute(0, 2, 3, 1).flatten(2)
-        for layer in self.frame_layers:
-            frames = torch.relu(layer(self.dropout(frames)))
-        return frames, mask
-
-
-def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
-    return MBTConvLayer(in_channels, out_channels, 3, stride)
-
-
-def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
-    """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its centre is."""
-    if mask is None or stride == 1:
-        return mask
-    # Indices, not a slice: to torch.export, a slice with a step ties the graph to even or to odd lengths.
-    return mask[:, torch.arange(0, mask.shape[1], stride, device=mask.device)]
-
-
-def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Set the padding frames of (B, C, T, F) to zero; without a mask every frame is real."""
-    if mask is not None:
-        hidden_states = hidden_states * mask[:, None, :, None].to(hidden_states.dtype)
-    return hidden_states, mask
-
-
-def pool_frames(frames: Tensor, mask: Tensor | None, pooling_mode: str) -> Tensor:
-    """Pool the real frames over time: (B, T', H), (B, T') -> (B, H)."""
-    if mask is None:
-        mask = frames.new_ones(frames.shape[:2])
-    weights = mask.unsqueeze(-1).to(frames.dtype)
-    mean = (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    if pooling_mode == "mean":
-        return mean
-    # Frames come out of a ReLU: padding set to zero never exceeds a real maximum.
-    return mean + (frames * weights).amax(dim=1)
-
-
-class MBTProjector(nn.Module):
-    """Representation to latents, (B, H) -> (B, D): linear without bias, batch norm, ReLU; the last linear is bare.
-
-    As in arXiv 2103.03230.
-    """
-
-    def __init__(self, config: MBTConfig):
-        super().__init__()
-        widths = [config.hidden_size, *config.projector_sizes]
-        layers = []
-        for i, o in pairwise(widths[:-1]):
-            layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=False))
-
-    def forward(self, representations: Tensor) -> Tensor:
-        """Give the latents."""
-        return self.layers(representations)
 
 
 class MBTPreTrainedModel(PreTrainedModel):
@@ -200,6 +79,9 @@ class MBTPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 bound = module.in_features**-0.5
                 init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.GRU):
+            for parameter in module.parameters():
+                init.uniform_(parameter, -(module.hidden_size**-0.5), module.hidden_size**-0.5)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
                 (init.ones_ if name in ("weight", "running_var") else init.zeros_)(tensor)
@@ -262,13 +144,18 @@ class MBTModel(MBTPreTrainedModel):
 
 
 class MBTForPreTraining(MBTPreTrainedModel):
-    """Encoder, projector g and the objective over two views."""
+    """Encoder, projector g (of `"cpc"` the context network) and the objective over two views."""
 
     def __init__(self, config: MBTConfig):
         super().__init__(config)
         validate_objective(**_objective_arguments(config), num_dims=config.projector_sizes[-1])
         self.mbt = MBTModel(config)
-        self.projector = MBTProjector(config)
+        if config.objective == "cpc":
+            first = first_unseen_step(config)
+            steps = range(first, first + config.prediction_steps)
+            self.projector = MBTContextNetwork(config.hidden_size, config.context_size, steps)
+        else:
+            self.projector = MBTProjector(config)
         self.post_init()
 
     def forward(
@@ -293,14 +180,13 @@ class MBTForPreTraining(MBTPreTrainedModel):
             kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
-            ValueError: Fewer than two clips in the global batch: batch statistics need two.
+            ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
+                short to foretell anything.
         """
         output = MBTForPreTrainingOutput()
-        output["representations"] = self.mbt(input_features, attention_mask, return_dict=True).pooler_output
-        output["projections"] = self.projector(output["representations"])
+        output["representations"], output["projections"] = self._view(input_features, attention_mask)
         if input_features_b is not None:
-            output["representations_b"] = self.mbt(input_features_b, attention_mask_b, return_dict=True).pooler_output
-            output["projections_b"] = self.projector(output["representations_b"])
+            output["representations_b"], output["projections_b"] = self._view(input_features_b, attention_mask_b)
             if return_loss:
                 objective = self.compare(output["projections"], output["projections_b"])
                 for name, value in objective._asdict().items():
@@ -308,7 +194,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:
-        """The config's objective on latents (B, D) of two views; in several processes each gives its own rows.
+        """The config's objective on the projections of two views; in several processes each gives its own rows.
 
         Raises:
             ValueError: Fewer than two clips in the global batch.
@@ -321,8 +207,16 @@ class MBTForPreTraining(MBTPreTrainedModel):
         )
 
     def project(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Z = g(f(y)): (B, T, M) -> (B, D)."""
-        return self.projector(self.mbt(input_features, attention_mask, return_dict=True).pooler_output)
+        """Z = g(f(y)): (B, T, M) -> (B, D); of `"cpc"` the mean over the latents of a clip's frames."""
+        return clip_latents(self._view(input_features, attention_mask)[1])
+
+    def _view(self, input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Representations and projections."""
+        output = self.mbt(input_features, attention_mask, return_dict=True)
+        if isinstance(self.projector, MBTProjector):
+            return output.pooler_output, self.projector(output.pooler_output)
+        mask = stride_mask(attention_mask, time_stride(self.config))
+        return output.pooler_output, self.projector(output.last_hidden_state, mask)
 
 
 class MBTForSequenceClassification(MBTPreTrainedModel):

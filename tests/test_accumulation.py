@@ -16,8 +16,13 @@ from training_mbt.accumulation import backpropagate_mean, backpropagate_views
 from training_mbt.loop import synchronize_batch_norm
 
 NUM_PAIRS, NUM_FRAMES, NUM_MELS = 24, 12, 16
-# W-MSE whitens 8 dimensions only; SIGReg draws directions unless it is given a seed.
-SETTINGS = {"wmse": {"projector_sizes": [20, 8]}, "sigreg": {"objective_kwargs": {"seed": 3}}}
+# W-MSE whitens 8 dimensions only; SIGReg draws directions unless it is given a seed; the clips have 6 frames, of which
+# CPC foretells 4 and 5 ahead.
+SETTINGS = {
+    "wmse": {"projector_sizes": [20, 8]},
+    "sigreg": {"objective_kwargs": {"seed": 3}},
+    "cpc": {"context_size": 8, "prediction_steps": 2},
+}
 
 
 @pytest.fixture(autouse=True)

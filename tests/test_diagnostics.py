@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from modeling_mbt import MBTConfig, MBTForPreTrainingOutput
+from modeling_mbt.cpc_mbt import clip_latents
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 from training_mbt.diagnostics import CollapseWatch, diagnose, effective_rank
 
@@ -53,6 +54,16 @@ def test_the_statistics_are_those_of_the_matrix_that_is_drawn(accelerator, objec
         assert "loss_floor" not in values
     else:
         assert float(values["loss_floor"]) == pytest.approx(barlow_twins_floor(16, num_dims, 0.005))
+
+
+def test_the_latents_of_predictive_coding_are_the_means_over_the_frames_of_a_clip(accelerator):
+    z_a, z_b = (torch.cat([random(16, 9, 3, 8, seed=seed), torch.ones(16, 9, 3, 1)], dim=-1) for seed in (0, 1))
+    output = MBTForPreTrainingOutput(projections=z_a, projections_b=z_b, representations=random(16, 9, seed=2))
+    values = diagnose(accelerator, MBTConfig(objective="cpc"), output)
+    assert float(values["effective_rank"]) == pytest.approx(float(effective_rank(clip_latents(z_a))))
+    matrix = cross_correlation(clip_latents(z_a), clip_latents(z_b))
+    assert float(values["mean_correlation"]) == pytest.approx(float(matrix.diagonal().mean()), rel=1e-5)
+    assert "loss_floor" not in values
 
 
 def test_a_collapse_is_told_once_in_words_and_so_is_recovery():

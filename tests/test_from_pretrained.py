@@ -19,6 +19,11 @@ from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassificat
 from training_mbt.run_log import read_log
 
 CLASSES = ["MBTModel", "MBTForPreTraining", "MBTForSequenceClassification"]
+SAVED = {
+    "pretrained": (MBTForPreTraining, {}),
+    "predictive": (MBTForPreTraining, {"objective": "cpc", "context_size": 5}),
+    "classifier": (MBTForSequenceClassification, {"num_labels": 3}),
+}
 # What the first version wrote, before there were sparse encoders.
 FIRST_CONFIG = """{
   "architectures": ["MBTForPreTraining"], "depths": [1, 1], "dtype": "float32", "embedding_size": null,
@@ -31,11 +36,11 @@ FIRST_CONFIG = """{
 
 
 def write_checkpoints(folder):
-    """Save a pre-trained and a fine-tuned model whose every tensor is its own, with what they compute."""
+    """Save pre-trained models and a fine-tuned one whose every tensor is its own, with what they compute."""
     extractor = MBTFeatureExtractor(feature_size=16)
     waveform = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
-    for name, model_class in (("pretrained", MBTForPreTraining), ("classifier", MBTForSequenceClassification)):
-        model = stir(model_class(MBTConfig(**TINY, num_labels=3)))
+    for name, (model_class, settings) in SAVED.items():
+        model = stir(model_class(MBTConfig(**TINY, **settings)))
         save_file({**describe(model, extractor, waveform), "waveform": waveform}, folder / f"{name}.safetensors")
         model.save_pretrained(folder / name)
         extractor.save_pretrained(folder / name)
@@ -47,11 +52,11 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def checkpoints(hub, in_hub_process, tmp_path_factory):
-    """Both checkpoints in a folder and on the Hub, where the fine-tuned one is private."""
+    """All checkpoints in a folder and on the Hub, where the fine-tuned one is private."""
     folder = tmp_path_factory.mktemp("checkpoints")
     in_hub_process(write_checkpoints, folder)
-    hub.add("model", "me/pretrained", read(folder / "pretrained"))
-    hub.add("model", "me/classifier", read(folder / "classifier"), private=True)
+    for name in SAVED:
+        hub.add("model", f"me/{name}", read(folder / name), private=name == "classifier")
     return folder
 
 
@@ -59,7 +64,7 @@ def open_with_token(name, expected_path):
     return differences(name, expected_path, token="hf_reader")
 
 
-@pytest.mark.parametrize("name", ["pretrained", "classifier"])
+@pytest.mark.parametrize("name", SAVED)
 @pytest.mark.parametrize("place", ["hub", "folder"])
 def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_where_mbt_is_installed(
     checkpoints, in_hub_process, name, place
@@ -72,13 +77,13 @@ def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_where_mbt_is_in
 def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_by_its_remote_code(
     checkpoints, hub_environment, tmp_path
 ):
-    sources = [f"me/{name}" for name in ("pretrained", "classifier")] + [str(checkpoints / "classifier")]
+    sources = [f"me/{name}" for name in SAVED] + [str(checkpoints / "classifier")]
     words = [(source, str(checkpoints / f"{Path(source).name}.safetensors")) for source in sources]
     script = [sys.executable, "-I", open_checkpoint.__file__, json.dumps(words)]
     environment = {**hub_environment, "HF_TOKEN": "hf_reader"}
     done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == 3 * [[[], CLASSES]]
+    assert json.loads(done.stdout.splitlines()[-1]) == 4 * [[[], CLASSES]]
 
 
 def test_a_checkpoint_of_the_first_version_opens_as_it_was_saved(checkpoints, hub, in_hub_process):

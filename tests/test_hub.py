@@ -21,7 +21,8 @@ from training_mbt import hub as uploads
 from training_mbt.arguments import PretrainArguments
 
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "configuration_mbt.py", "modeling_mbt.py",
-         "objectives_mbt.py", "feature_extraction_mbt.py"}  # fmt: skip
+         "encoder_mbt.py", "objectives_mbt.py", "alternatives_mbt.py", "normalizations_mbt.py", "correlation_mbt.py",
+         "batches_mbt.py", "cpc_mbt.py", "projector_mbt.py", "feature_extraction_mbt.py"}  # fmt: skip
 PUSH = ["--push_to_hub", "--hub_token", "hf_writer", "--hub_model_id"]
 MAIN = SimpleNamespace(is_main_process=True)
 

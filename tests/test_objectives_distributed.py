@@ -1,14 +1,15 @@
 """Two and four processes on shards of a batch against one process with all of it.
 
-The processes load the objectives from their file, because importing the package takes each of them seconds.
+The processes load the objectives from their files, because importing the package takes each of them seconds.
 Axes: N samples, K inputs, D latent dimensions, W processes.
 """
 
-import importlib.util
+import importlib
 import math
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,6 +36,7 @@ class Case(NamedTuple):
 
 
 OBJECTIVE_NAMES = ("bt", "mbt", "vicreg", "infonce", "tcr", "hsic", "wmse", "mmcr", "sigreg")
+CPC_AXES = (4, 2, 5)  # frames, their latent and one prediction, dimensions
 NORMALIZED = [{"latent_normalization": name} for name in ("none", "layer", "group", "whitening")]
 CASES = [
     *(Case(name, 12, {}) for name in OBJECTIVE_NAMES),
@@ -43,6 +45,7 @@ CASES = [
     Case("bt", 12, {"latent_normalization": "whitening"}),
     Case("bt", 40, {"latent_normalization": "l2", "latent_normalization_strength": 0.5}),
     Case("infonce", 40, {"latent_normalization": "whitening"}),
+    Case("cpc", math.prod(CPC_AXES), {}),
 ]
 
 
@@ -54,14 +57,10 @@ class Result(NamedTuple):
     latent_gradient: Tensor
 
 
-def load_objectives():
-    path = Path(__file__).parent.parent / "modeling_mbt" / "objectives_mbt.py"
-    spec = importlib.util.spec_from_file_location("objectives_of_a_process", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load(name: str) -> ModuleType:
+    package = sys.modules.setdefault("files_of_a_process", ModuleType("files_of_a_process"))
+    package.__path__ = [str(Path(__file__).parent.parent / "modeling_mbt")]
+    return importlib.import_module(f"files_of_a_process.{name}")
 
 
 def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -84,7 +83,12 @@ def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch
     z = projector(torch.cat([view_a, view_b])).sin()  # sin: N x D latents of more than K ranks
     z.retain_grad()
     kwargs = {"seed": 0, "num_directions": 64} if case.objective == "sigreg" else {}
-    output = objectives.compute_objective(case.objective, *z.chunk(2), objective_kwargs=kwargs, **case.settings)
+    views = z.chunk(2)
+    if case.objective == "cpc":  # on frames, where some clips are a frame shorter
+        length = 4 - (torch.cat([view_a, view_b])[:, 0] > 1).long()
+        exist = (torch.arange(4) < length[:, None])[..., None, None].expand(-1, -1, 2, -1)
+        views = torch.cat([z.unflatten(1, CPC_AXES), exist.to(z)], dim=-1).chunk(2)
+    output = objectives.compute_objective(case.objective, *views, objective_kwargs=kwargs, **case.settings)
     output.loss.backward()
     assert projector.weight.grad is not None
     assert z.grad is not None
@@ -93,7 +97,7 @@ def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch
 
 def run_process(rank: int, num_processes: int, folder: str) -> None:
     torch.set_num_threads(1)
-    objectives = load_objectives()
+    objectives = load("objectives_mbt")
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=num_processes, timeout=timedelta(minutes=5)
     )
@@ -109,7 +113,7 @@ def run_process(rank: int, num_processes: int, folder: str) -> None:
     view_a, view_b = (view.split(SHARDS[num_processes]["unequal"])[rank] for view in batch(torch.float64))
     results["correlation"] = objectives.cross_correlation(view_a, view_b)
     results["refusal"] = refusal_of_one_sample(objectives, view_a[: rank == 0])
-    results["directions"] = objectives._directions(view_a, 4, seed=None)
+    results["directions"] = load("alternatives_mbt")._directions(view_a, 4, seed=None)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -133,7 +137,7 @@ def processes(request, tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize(("sharding", "dtype"), SETTINGS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_shards_give_the_value_and_gradient_of_the_whole_batch(processes, case, sharding, dtype):
-    expected = run(load_objectives(), case, *batch(dtype), projector(case.num_dims, dtype))
+    expected = run(load("objectives_mbt"), case, *batch(dtype), projector(case.num_dims, dtype))
     shards = [process[sharding, dtype, str(case)] for process in processes]
     single = dtype == torch.float32
     decomposed = case.objective == "mmcr" or case.settings.get("latent_normalization") == "whitening"
@@ -150,7 +154,7 @@ def assert_close(result: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def test_the_correlation_matrix_is_that_of_the_whole_batch_on_every_process(processes):
-    expected = load_objectives().cross_correlation(*batch(torch.float64))
+    expected = load("objectives_mbt").cross_correlation(*batch(torch.float64))
     for process in processes:
         torch.testing.assert_close(process["correlation"], expected)
 

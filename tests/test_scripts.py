@@ -139,6 +139,28 @@ def test_probes_are_logged_under_their_protocol_the_best_model_is_kept_and_test_
     assert (run / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
 
 
+def test_predictive_coding_trains_resumes_bit_for_bit_and_leaves_what_other_objectives_do(
+    speech_folder, tmp_path, monkeypatch
+):
+    words = ["--train_dir", speech_folder, "--objective", "cpc", "--save_steps", "2", "--config_overrides"]
+    words += ['{"context_size": 16}', "--eval_steps", "2", "--probe_train_dir", speech_folder]
+    run = pretrain(tmp_path / "run", *words)
+    log, weights = read_log(run), (run / "model.safetensors").read_bytes()
+    steps = [line for line in log if "loss" in line]
+    resumed = pretrain(run, *words, "--resume_from_checkpoint", run / "checkpoint-2")
+    assert [line["loss"] for line in read_log(resumed) if "loss" in line] == [line["loss"] for line in steps]
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert AutoModelForPreTraining.from_pretrained(run / "checkpoint-2").projector.steps == (4, 5, 6, 7)
+    assert all(1 < line["effective_rank"] < 8 for line in steps)
+    assert [line["step"] for line in log if "eval_frozen_knn20_accuracy" in line] == [2, 4]
+    with np.load(run / "cross_correlation.npz") as matrices:
+        assert matrices["after"].shape == (16, 16)
+    card, names = run_snippet(run, monkeypatch)
+    assert "contrastive predictive coding" in card.content
+    assert "two views of each crop" not in card.content
+    assert names["embedding"].shape == (1, 32)
+
+
 def test_two_crops_of_an_utterance_and_json_overrides_change_the_run(speech_folder, tmp_path):
     run = pretrain(
         tmp_path, "--train_dir", speech_folder, "--views", "two_crops", "--crop_seconds", "0.3",

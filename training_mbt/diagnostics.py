@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from modeling_mbt import MBTConfig, MBTForPreTrainingOutput
+from modeling_mbt.cpc_mbt import clip_latents
 from modeling_mbt.objectives_mbt import OWN_NORMALIZATIONS, barlow_twins_floor, correlation_statistics
 
 RANKED_CLIPS = 512
@@ -28,14 +29,14 @@ def diagnose(accelerator: Accelerator, config: MBTConfig, output: MBTForPreTrain
     Returns:
         0-d tensors: `mean_correlation`, the mean C_ii; `off_diagonal_rms` of C; `effective_rank` of the projections
         and `representation_effective_rank`, over at most 512 clips; for BT and MBT `loss_floor`, below which no
-        latents get with this N, D and lambda.
+        latents get with this N, D and lambda. Of CPC the latents are each clip's mean over its frames.
     """
-    z_a, z_b, representations = output.projections, output.projections_b, output.representations
-    assert z_a is not None
-    assert z_b is not None
-    assert representations is not None
+    assert output.projections is not None
+    assert output.projections_b is not None
+    assert output.representations is not None
+    z_a, z_b = clip_latents(output.projections), clip_latents(output.projections_b)
     diagonal, rms = correlation_statistics(z_a, z_b, *correlation_normalization(config))
-    z, h = (accelerator.gather(rows)[:RANKED_CLIPS] for rows in (z_a, representations))
+    z, h = (accelerator.gather(rows)[:RANKED_CLIPS] for rows in (z_a, output.representations))
     values = {
         "mean_correlation": diagonal,
         "off_diagonal_rms": rms,

@@ -14,6 +14,8 @@ from .arguments import RunArguments
 from .sparsity import EncoderCost
 
 PAPER = "https://arxiv.org/abs/2309.03619"
+METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
+CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
 TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
 SOFTWARE = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy")
 DIAGNOSTICS = {
@@ -71,8 +73,7 @@ def write_pretraining_card(
     rows = {"objective": config.objective, "encoder": encoder, **facts}
     measured = {words: f"{last_step[name]:.4g}" for name, words in DIAGNOSTICS.items() if name in last_step}
     sections = [
-        f"A speech encoder, pre-trained without labels by redundancy reduction between two views of each crop "
-        f"([arXiv 2309.03619]({PAPER})).",
+        f"A speech encoder, pre-trained without labels by {CPC_METHOD if config.objective == 'cpc' else METHOD}.",
         _snippet(EMBED, args, sampling_rate=sampling_rate, hidden_size=config.hidden_size),
         "## Training\n\n" + _table({"data": source(args), **rows}),
         f"## At step {last_step['step']}\n\n" + _table(measured),

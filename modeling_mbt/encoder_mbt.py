@@ -1,0 +1,144 @@
+"""The convolutional encoder, which keeps the time axis, and the pooling over it.
+
+Axes: B clips, C channels, T input frames, T' output frames, M mel bins, F frequencies, H hidden size.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_mbt import MBTConfig
+
+
+class MBTConvLayer(nn.Module):
+    """Convolution without bias, batch norm and, unless it ends a residual branch, ReLU: (B, C, T, F).
+
+    Frames that are padding are set to zero after it, where the convolution of a lone clip would see its own zero
+    padding: so a clip has one representation, alone or in a batch of longer ones.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride=(1, 1), *, activation=True):
+        super().__init__()
+        padding = kernel_size // 2
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.activation = nn.ReLU(inplace=True) if activation else nn.Identity()
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Give the layer's output and the mask of its frames."""
+        hidden_states = self.activation(self.normalization(self.convolution(hidden_states)))
+        return mask_frames(hidden_states, stride_mask(mask, self.convolution.stride[0]))
+
+
+class MBTBottleneckLayer(nn.Module):
+    """Residual layer of ResNet-50 (arXiv 1512.03385), the stride in its 3x3 convolution: (B, C, T, F)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride=(1, 1)):
+        super().__init__()
+        reduced = max(1, out_channels // 4)
+        self.shortcut = None
+        if in_channels != out_channels or stride != (1, 1):
+            self.shortcut = MBTConvLayer(in_channels, out_channels, 1, stride, activation=False)
+        self.reduction = MBTConvLayer(in_channels, reduced, 1)
+        self.convolution = MBTConvLayer(reduced, reduced, 3, stride)
+        self.expansion = MBTConvLayer(reduced, out_channels, 1, activation=False)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Give the layer's output and the mask of its frames."""
+        residual = hidden_states if self.shortcut is None else self.shortcut(hidden_states, mask)[0]
+        for layer in (self.reduction, self.convolution, self.expansion):
+            hidden_states, mask = layer(hidden_states, mask)
+        return torch.relu(hidden_states + residual), mask
+
+
+class MBTEncoder(nn.Module):
+    """Features to frames: (B, T, M), (B, T) -> (B, T', H), (B, T')."""
+
+    def __init__(self, config: MBTConfig):
+        super().__init__()
+        self.stem, channels, num_frequencies = None, 1, config.num_mel_bins
+        if config.embedding_size is not None:
+            self.stem = MBTConvLayer(1, config.embedding_size, 7, (2, 2))
+            channels, num_frequencies = config.embedding_size, -(-num_frequencies // 4)
+        layer_class = {"plain": _plain_layer, "bottleneck": MBTBottleneckLayer}[config.layer_type]
+        layers = []
+        for stage, size in enumerate(config.hidden_sizes):
+            stride = (config.time_strides[stage], config.frequency_strides[stage])
+            num_frequencies = -(-num_frequencies // stride[1])
+            for depth in range(config.depths[stage]):
+                layers.append(layer_class(channels, size, stride if depth == 0 else (1, 1)))
+                channels = size
+        self.layers = nn.ModuleList(layers)
+        widths = [channels * num_frequencies, *config.frame_hidden_sizes]
+        self.frame_layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Give the frames and their mask."""
+        hidden_states, mask = mask_frames(input_features.unsqueeze(1), mask)
+        if self.stem is not None:
+            hidden_states, mask = self.stem(hidden_states, mask)
+            # Values are >= 0 here, so that a frame of zeros never wins over a real one.
+            hidden_states = nn.functional.max_pool2d(hidden_states, 3, stride=2, padding=1)
+            hidden_states, mask = mask_frames(hidden_states, stride_mask(mask, 2))
+        for layer in self.layers:
+            hidden_states, mask = layer(hidden_states, mask)
+        if not self.frame_layers:
+            return hidden_states.mean(dim=3).transpose(1, 2), mask
+        frames = hidden_states.permute(0, 2, 3, 1).flatten(2)
+        for layer in self.frame_layers:
+            frames = torch.relu(layer(self.dropout(frames)))
+        return frames, mask
+
+
+def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
+    return MBTConvLayer(in_channels, out_channels, 3, stride)
+
+
+def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
+    """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its centre is."""
+    if mask is None or stride == 1:
+        return mask
+    # Indices, not a slice: to torch.export, a slice with a step ties the graph to even or to odd lengths.
+    return mask[:, torch.arange(0, mask.shape[1], stride, device=mask.device)]
+
+
+def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Set the padding frames of (B, C, T, F) to zero; without a mask every frame is real."""
+    if mask is not None:
+        hidden_states = hidden_states * mask[:, None, :, None].to(hidden_states.dtype)
+    return hidden_states, mask
+
+
+def time_stride(config: MBTConfig) -> int:
+    """Input frames per output frame."""
+    return math.prod(config.time_strides) * (1 if config.embedding_size is None else 4)
+
+
+def first_unseen_step(config: MBTConfig) -> int:
+    """The least k for which output frames t and t + k have no input frame in common.
+
+    Convolutions look to both sides, so that frame t has heard some of the frames after it: of the default encoder 11
+    input frames (0.11 s) to each side, at 4 of them per output frame, which makes k = 6 (0.24 s). Of the waveform the
+    two then still share 5 ms, the tails of analysis windows that are longer than their hop.
+    """
+    reach, stride = (0, 1) if config.embedding_size is None else (3 + 2, 4)  # a 7x7 and a 3x3 of stride 2
+    for depth, of_stage in zip(config.depths, config.time_strides, strict=True):
+        reach += stride  # a 3x3 reaches one frame of its input to each side
+        stride *= of_stage
+        reach += (depth - 1) * stride
+    return 2 * reach // stride + 1
+
+
+def pool_frames(frames: Tensor, mask: Tensor | None, pooling_mode: str) -> Tensor:
+    """Pool the real frames over time: (B, T', H), (B, T') -> (B, H)."""
+    if mask is None:
+        mask = frames.new_ones(frames.shape[:2])
+    weights = mask.unsqueeze(-1).to(frames.dtype)
+    mean = (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    if pooling_mode == "mean":
+        return mean
+    # Frames come out of a ReLU: padding set to zero never exceeds a real maximum.
+    return mean + (frames * weights).amax(dim=1)

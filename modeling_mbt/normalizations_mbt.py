@@ -1,0 +1,113 @@
+"""Latent normalizations: what is done to projections along their dimensions and along the whole batch.
+
+Axes: N rows in the batch of all processes together, n rows of this process, D dimensions of a projection.
+"""
+
+# `once_differentiable` hides the parameters' names from pyright.
+# pyright: reportIncompatibleMethodOverride=false
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .batches_mbt import all_reduced, rows_of_all_processes
+
+LATENT_NORMALIZATIONS = ("none", "batch", "l2", "layer", "group", "whitening")
+NUM_GROUPS = 8
+WHITENING_SHRINKAGE = 0.1
+
+
+def normalized(z: Tensor, normalization: str, strength: float, sizes: list[int]) -> Tensor:
+    """All but "none" end with mean 0 and biased standard deviation 1 along the whole batch; (n, D) to (n, D)."""
+    if normalization == "none":
+        return z
+    if normalization == "l2":
+        z = unit_norm(z, strength)
+    elif normalization == "whitening":
+        z = _zca_whitened(z, sizes)
+    elif normalization in ("layer", "group"):
+        group_size = z.shape[1] // (NUM_GROUPS if normalization == "group" else 1)
+        groups = z.reshape(z.numel() // group_size, group_size)
+        z = standardize(groups.T, [group_size]).T.reshape(z.shape)
+    return standardize(z, sizes)
+
+
+def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
+    """Each vector (..., D) over its L2 norm to the power `strength`; zeros stay so, with a finite gradient."""
+    peak = z.detach().abs().amax(-1, keepdim=True)  # without it squares leave float32's range at 1e19 and 1e-19
+    peak = torch.where(peak > 0, peak, 1)
+    scaled = z / peak
+    norm = scaled.square().sum(-1, keepdim=True).clamp(min=1).sqrt()  # at least 1 by its peak, unless all is zero
+    return scaled * (peak ** (1 - strength) / norm**strength)
+
+
+def _zca_whitened(z: Tensor, sizes: list[int]) -> Tensor:
+    """U ((1 - s) R + s I)^(-1/2) for standardised latents U with correlation matrix R = U^T U / N and shrinkage s.
+
+    It equals ((1 - s) U U^T / N + s I)^(-1/2) U, the cheaper form when N < D.
+    """
+    whole = standardize(rows_of_all_processes(z, sizes), [sum(sizes)])
+    wide = whole.shape[0] < whole.shape[1]
+    gram = (whole @ whole.T if wide else whole.T @ whole) / len(whole)
+    identity = torch.eye(len(gram), dtype=z.dtype, device=z.device)
+    root = _InverseSquareRoot.apply((1 - WHITENING_SHRINKAGE) * gram + WHITENING_SHRINKAGE * identity)
+    white = root @ whole if wide else whole @ root
+    return white.split(sizes)[dist.get_rank() if len(sizes) > 1 else 0]
+
+
+class _InverseSquareRoot(torch.autograd.Function):
+    """M^(-1/2) of a symmetric positive definite M.
+
+    Its gradient by divided differences stays finite for equal eigenvalues, where that of `eigh` does not.
+    """
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor) -> Tensor:
+        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        ctx.save_for_backward(eigenvalues.sqrt(), vectors)
+        return vectors / eigenvalues.sqrt() @ vectors.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        differences = -1 / (torch.outer(roots, roots) * (roots[:, None] + roots))
+        return vectors @ (differences * (vectors.T @ gradient @ vectors)) @ vectors.T
+
+
+def standardize(z: Tensor, sizes: list[int]) -> Tensor:
+    """Mean 0 and biased standard deviation 1 of each dimension over the rows of all processes; (n, D) to (n, D)."""
+    return _Standardize.apply(z, sizes)
+
+
+class _Standardize(torch.autograd.Function):
+    """No epsilon: a dimension that is constant to the last bit becomes 0 with gradient 0; all others are exact.
+
+    By hand, `backward` sends one pair of sums through the processes.
+    """
+
+    @staticmethod
+    def forward(ctx, z: Tensor, sizes: list[int]) -> Tensor:
+        mean = all_reduced(z.sum(0), sizes) / sum(sizes)
+        centred = z - mean
+        centred.sub_(all_reduced(centred.sum(0), sizes) / sum(sizes))  # what rounding a large mean has left
+        largest = centred.abs().amax(0) if len(z) else mean.new_zeros(mean.shape)  # a process may have no rows
+        peak = all_reduced(largest, sizes, "MAX")  # without it squares leave float32's range at 1e19 and 1e-19
+        peak = torch.where(peak > 0, peak, 1)
+        scaled = centred.div_(peak)
+        deviation = (all_reduced(scaled.square().sum(0), sizes) / sum(sizes)).sqrt()
+        varies = peak * deviation > torch.finfo(z.dtype).eps * mean.abs()
+        inverse = torch.where(varies, 1 / deviation, 0)
+        standardized = scaled.mul_(inverse)
+        ctx.save_for_backward(standardized, inverse / peak)
+        ctx.sizes = sizes
+        return standardized
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        standardized, scale = ctx.saved_tensors
+        sums = torch.stack([gradient.sum(0), (gradient * standardized).sum(0)])
+        mean, projection = all_reduced(sums, ctx.sizes) / sum(ctx.sizes)
+        return (gradient - mean).addcmul_(standardized, projection, value=-1).mul_(scale), None
