@@ -208,8 +208,9 @@ class FinetuneArguments(RunArguments):
 
     model_name_or_path: list[str] = field(
         default_factory=list,
-        metadata={"help": "Pre-trained models (folders or Hub names), and the controls `random` (an encoder as it is "
-                  "initialised), `supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
+        metadata={"help": "Pre-trained models (folders or Hub names; with --freeze_encoder also wav2vec 2.0, HuBERT, "
+                  "WavLM and their kin, AST, Whisper), and the controls `random` (an encoder as it is initialised), "
+                  "`supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
                   "nargs": "+"},
     )  # fmt: skip
     label_column_name: str = field(default="label", metadata={"help": "The column to predict."})

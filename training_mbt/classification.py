@@ -3,7 +3,8 @@
 Axes: N clips, B clips of a batch, H features of a representation, K classes.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from torch.utils.data import DataLoader
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import ClipDataset, collate_clips
-from modeling_mbt import MBTForSequenceClassification
+from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
 from .hub import HubUploads
 from .interruption import keep_out_of_signals
 from .labelled_speech import LabelledSpeech
-from .linear_head import fit_linear_head
+from .linear_head import LinearHead, fit_linear_head
 from .loop import train
 from .sparsity import SparseTraining
 from .step_sampler import StepSampler, derive_seed, steps_per_epoch
@@ -33,12 +34,13 @@ METRICS = ("top1_accuracy", "balanced_accuracy", "macro_f1")
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier: how well it does, and the model unless it has none."""
+    """A fitted classifier: how well it does, and what it is."""
 
     validation_accuracy: float
     test_scores: dict[str, float]
     """On the test part: accuracy, balanced_accuracy, macro_f1."""
-    model: MBTForSequenceClassification | None
+    fitted: LinearHead | MBTForSequenceClassification
+    """A head on frozen representations, or the whole network."""
 
     @property
     def accuracy(self) -> float:
@@ -46,31 +48,34 @@ class Classifier:
         return self.test_scores["accuracy"]
 
 
-def fit_frozen(
-    speech: LabelledSpeech,
-    features: np.ndarray,
-    train_rows: np.ndarray,
-    model: MBTForSequenceClassification | None,
-) -> Classifier:
-    """Fit a linear head on representations, and put it into the model's classifier.
+def fit_frozen(speech: LabelledSpeech, features: np.ndarray, train_rows: np.ndarray) -> Classifier:
+    """Fit a linear head on representations.
 
     Args:
         speech: The task.
         features: Representations of all its clips, (N, H).
         train_rows: Positions of the clips to learn from.
-        model: Its encoder made the representations; `None` where they come from no model.
     """
     labels, num_classes = speech.clips.labels, len(speech.label_names)
     validation = speech.rows["validation"]
     head = fit_linear_head(
         features[train_rows], labels[train_rows], features[validation], labels[validation], num_classes
     )
-    if model is not None:
-        with torch.no_grad():
-            model.classifier.weight.copy_(torch.from_numpy(head.weight))
-            model.classifier.bias.copy_(torch.from_numpy(head.bias))
     scores = {part: score(head.predict(features[rows]), labels[rows]) for part, rows in speech.rows.items()}
-    return Classifier(scores["validation"]["accuracy"], scores["test"], model)
+    return Classifier(scores["validation"]["accuracy"], scores["test"], head)
+
+
+def put_on(model: MBTModel, head: LinearHead, label_names: Sequence[str]) -> MBTForSequenceClassification:
+    """Make an encoder and the head that was fitted on its pooled output one classifier of K classes."""
+    config = copy.deepcopy(model.config)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    classifier = MBTForSequenceClassification(config)
+    classifier.mbt.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        classifier.classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.classifier.bias.copy_(torch.from_numpy(head.bias))
+    return classifier
 
 
 def fit_full(

@@ -89,7 +89,7 @@ def write_classifier_card(
     Args:
         args: The run.
         config: The model's.
-        results: Lines of `results.jsonl`; the saved model is of the one that is best on validation.
+        results: Lines of `results.jsonl`; the saved model is the MBT one that is best on validation.
         sampling_rate: In Hz, what the extractor hears.
     """
     table = pd.DataFrame(results)
@@ -101,7 +101,7 @@ def write_classifier_card(
         spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
         mean = f"{100 * row['mean']:.1f}{spread}"
         lines.append(f"| {row['method']} | {row['encoder']} | {row['label_fraction']:g} | {mean} | {row['count']} |")
-    models = [row for row in table.to_dict("records") if row["method"] != "stats"]
+    models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
     best = max(models, key=lambda row: row["validation_accuracy"])
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
     labels = list((config.id2label or {}).values())
@@ -112,8 +112,8 @@ def write_classifier_card(
         _snippet(CLASSIFY, args, sampling_rate=sampling_rate),
         f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} clips); always naming "
         f"the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. The "
-        f"model in this repository is the best on validation: {best['method']}, {best['label_fraction']:g} of the "
-        f"labels ({best['num_train']} clips), seed {best['seed']}; its own test accuracy is "
+        f"model in this repository is the best MBT model on validation: {best['method']}, {best['label_fraction']:g} "
+        f"of the labels ({best['num_train']} clips), seed {best['seed']}; its own test accuracy is "
         f"{100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
         _pictures(args, {"loss.png": "Losses"}),
     ]
