@@ -24,9 +24,10 @@ from accelerate.utils import set_seed
 from feature_extraction import BadAudioError, MBTAugmentation
 from modeling_mbt import MBTConfig
 from training_mbt.checkpoints import CheckpointError
-from training_mbt.classification import Classifier, fit_frozen, fit_full, put_on
-from training_mbt.embeddings import Embedder, cached_arrays
+from training_mbt.classification import Classifier, chance, fit_frozen, fit_full, put_on
 from training_mbt.encoders import MBTFrozenEncoder
+from training_mbt.examples import Examples, represent
+from training_mbt.frame_classifier import FrameClassifier
 from training_mbt.hub import HubUploads
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
@@ -56,17 +57,17 @@ def main(argv: list[str] | None = None) -> None:
     for number, run in enumerate(runs):
         if run in results:
             continue
-        classifier, num_train = task.fit(run)
+        classifier = task.fit(run)
         accelerator.print(
-            f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({num_train} clips), "
-            f"seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
+            f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({classifier.num_train} "
+            f"{speech.unit}), seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
             if methods.is_mbt(run.method) and classifier.validation_accuracy > results.best_of_mbt():
                 task.save(run, classifier)
-            results.add(run, methods.model_type(run.method), classifier, num_train)
+            results.add(run, methods.model_type(run.method), classifier)
     accelerator.wait_for_everyone()
-    if args.freeze_encoder:
+    if args.freeze_encoder and speech.unit == "clips":
         task.draw_representations()
     if accelerator.is_main_process:
         report(args, methods, results)
@@ -76,10 +77,12 @@ def main(argv: list[str] | None = None) -> None:
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech) -> None:
     """Say what is to be learnt from what."""
     sizes = ", ".join(f"{len(speech.rows[part])} {part}" for part in PARTS)
-    accelerator.print(
-        f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips; always naming the "
-        f"most frequent class scores {100 * speech.chance():.1f} %."
-    )
+    words = f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips"
+    if speech.unit == "frames":
+        accelerator.print(f"{words}, whose frames are classified.")
+    else:
+        share = 100 * chance(speech.clips.labels, speech.rows)
+        accelerator.print(f"{words}; always naming the most frequent class scores {share:.1f} %.")
 
 
 @dataclass(frozen=True)
@@ -93,33 +96,26 @@ class Task:
     uploads: HubUploads
     alone: bool
     """Whether one classifier is fitted, and not a sweep."""
-    _representations: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    _examples: dict[tuple[str, int], Examples] = field(default_factory=dict)
 
-    def fit(self, run: Run) -> tuple[Classifier, int]:
-        """Fit one classifier; gives it and the number of its training clips."""
+    def fit(self, run: Run) -> Classifier:
+        """Fit one classifier on its share of the labels."""
         set_seed(run.seed)
         rows = self.speech.rows["train"]
         rows = rows[select_label_fraction(self.speech.clips.labels[rows], run.label_fraction, run.seed)]
-        if self.args.freeze_encoder:
-            return fit_frozen(self.speech, self.represent(run.method, run.seed), rows), len(rows)
-        return self.train(run, rows), len(rows)
+        if not self.args.freeze_encoder:
+            return self.train(run, rows)
+        examples = self.represent(run.method, run.seed)
+        chosen = examples.choose(rows, run.seed)
+        return fit_frozen(examples, chosen, len(self.speech.label_names))
 
-    def represent(self, method: str, seed: int) -> np.ndarray:
-        """Represent all clips by a frozen encoder, (N, H), from the cache if this was done before."""
+    def represent(self, method: str, seed: int) -> Examples:
+        """Represent all clips, or their frames, by a frozen encoder, from the cache if this was done before."""
         made = (method, seed if method in CONTROLS else 0)  # no seed changes a pre-trained encoder
-        if made not in self._representations:
+        if made not in self._examples:
             encoder = self.methods.frozen_encoder(method, seed)
-            embedder = Embedder(
-                self.accelerator,
-                self.speech.clips,
-                self.args.per_device_train_batch_size,
-                self.args.dataloader_num_workers,
-                "Representing the clips",
-            )
-            key = {"audio": self.speech.fingerprint, "max_length_seconds": self.args.max_length_seconds}
-            arrays = cached_arrays(key | encoder.fingerprint(), lambda: {"clips": embedder.embed_clips(encoder)})
-            self._representations[made] = arrays["clips"]
-        return self._representations[made]
+            self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
+        return self._examples[made]
 
     def train(self, run: Run, train_rows: np.ndarray) -> Classifier:
         """Train an encoder with its classifier."""
@@ -145,19 +141,22 @@ class Task:
 
     def save(self, run: Run, classifier: Classifier) -> None:
         """Save an MBT model and its extractor at the top of `output_dir`."""
-        model = classifier.fitted
-        if isinstance(model, LinearHead):
+        fitted, extractor = classifier.fitted, self.methods.extractors[run.method]
+        if isinstance(fitted, LinearHead):
             encoder = self.methods.frozen_encoder(run.method, run.seed)
             assert isinstance(encoder, MBTFrozenEncoder)
-            model = put_on(encoder.model, model, self.speech.label_names)
-        model.save_pretrained(self.args.output_dir)
-        self.methods.extractors[run.method].save_pretrained(self.args.output_dir)
+            if self.speech.unit == "frames":
+                fitted = FrameClassifier.from_head(encoder.model, extractor, fitted, self.speech.label_names)
+            else:
+                fitted = put_on(encoder.model, fitted, self.speech.label_names)
+        fitted.save_pretrained(self.args.output_dir)
+        extractor.save_pretrained(self.args.output_dir)
 
     def draw_representations(self) -> None:
         """Draw maps of the test clips and the spectrum of every representation."""
         args, speech, rows = self.args, self.speech, self.speech.rows["test"]
         names = short_names(args.model_name_or_path)
-        features = {name: self.represent(method, args.seed[0])[rows] for method, name in names.items()}
+        features = {name: self.represent(method, args.seed[0]).features[rows] for method, name in names.items()}
         if self.accelerator.is_main_process:
             folder, title = Path(args.output_dir), f"{args.label_column_name}, {source(args)}, test clips"
             labels = speech.clips.labels[rows]

@@ -49,15 +49,15 @@ class Embedder:
             result[row] = vector
         return result
 
-    def embed_frames(self, encoder: FrozenEncoder) -> tuple[np.ndarray, np.ndarray]:
-        """Represent all frames: (F, H) float32, those of the first clip first, and how many each clip has, (N,)."""
+    def embed_frames(self, encoder: FrozenEncoder) -> dict[str, np.ndarray]:
+        """Represent all frames: `frames` (F, H) float32, clip after clip, and `counts` (N,), how many each has."""
 
         def real_frames(waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
             return [frames[real] for frames, real in zip(*encoder.frames(waveforms, lengths), strict=True)]
 
         found = self._embed(encoder, np.arange(len(self.clips)), real_frames)
         frames = [found[row] for row in range(len(self.clips))]
-        return np.concatenate(frames), np.array([len(own) for own in frames])
+        return {"frames": np.concatenate(frames), "counts": np.array([len(own) for own in frames])}
 
     def _embed(
         self, encoder: FrozenEncoder, rows: np.ndarray, represent: Callable[[Tensor, Tensor], list[Tensor]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from .arguments import CONTROLS, FinetuneArguments
+from .arguments import CONTROLS, FinetuneArguments, read_label_map
 from .classification import Classifier
 from .label_curves import report_sweep
 from .labelled_speech import LabelledSpeech
@@ -56,8 +56,8 @@ class Results:
     def __contains__(self, run: Run) -> bool:
         return any(line["run"] == run.name for line in self._done)
 
-    def add(self, run: Run, model_type: str, classifier: Classifier, num_train: int) -> None:
-        """Write the line of a classifier, whose encoder is of some type and which learnt from some clips."""
+    def add(self, run: Run, model_type: str, classifier: Classifier) -> None:
+        """Write the line of a classifier, whose encoder is of some type."""
         line = {
             "run": run.name,
             "settings": self._settings,
@@ -65,9 +65,10 @@ class Results:
             **dataclasses.asdict(run),
             "model_type": model_type,
             "encoder": "frozen" if self.args.freeze_encoder else "trained",
-            "num_train": num_train,
-            "num_test": len(self.speech.rows["test"]),
-            "chance": self.speech.chance(),
+            "unit": self.speech.unit,
+            "num_train": classifier.num_train,
+            "num_test": classifier.num_test,
+            "chance": classifier.chance,
             "validation_accuracy": classifier.validation_accuracy,
             **classifier.test_scores,
         }
@@ -100,4 +101,5 @@ def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
     """Digest what a result depends on beside its run: the recordings and the arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
+    values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
     return hashlib.sha256(f"{speech.fingerprint} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:16]
