@@ -5,7 +5,7 @@ Axes: N recordings.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,21 @@ def encode_labels(
     return list(label_names), np.array([numbers[str(value)] for value in values], dtype=np.int64)
 
 
+def relabel(label: str, label_map: Mapping[str, str | None]) -> str | None:
+    """Return the new name of a label, None to leave out what bears it; "*" stands for those that are not named."""
+    return label_map.get(label, label_map.get("*", label))
+
+
+def map_labels(dataset: Dataset, label_column: str, label_map: Mapping[str, str | None]) -> Dataset:
+    """Return the recordings that `relabel` keeps, with the new names in their label column."""
+    names = [relabel(str(value), label_map) for value in _label_values(dataset, label_column)]
+    mapped = dataset.remove_columns(label_column).add_column(label_column, names)  # pyright: ignore
+    return mapped.select([row for row, name in enumerate(names) if name is not None])
+
+
 def split_dataset(
     dataset: Dataset | DatasetDict,
-    label_column: str,
+    label_column: str | None,
     *,
     split_column: str | None = None,
     seed: int = 0,
@@ -63,7 +75,8 @@ def split_dataset(
 
     Parts that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
     called "split", if there is one; under any of their usual names. A missing validation or test part is drawn from
-    train, stratified: every class has that fraction of its recordings in it, and one at least.
+    train, stratified: every class has that fraction of its recordings in it, and one at least. Without a label column
+    all recordings are of one class.
 
     Raises:
         ValueError: when a value of the split column names no part, when there is no training part, or when a class has
@@ -72,8 +85,10 @@ def split_dataset(
     parts = _existing_parts(dataset, split_column)
     for part, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if part not in parts:
-            rest, drawn = _stratified_rows(_label_values(parts["train"], label_column), label_column, fraction, seed)
-            parts |= {"train": parts["train"].select(rest), part: parts["train"].select(drawn)}
+            whole = parts["train"]
+            labels = _label_values(whole, label_column) if label_column else [""] * len(whole)
+            rest, drawn = _stratified_rows(labels, label_column or "no column", fraction, seed)
+            parts |= {"train": whole.select(rest), part: whole.select(drawn)}
     return DatasetDict({part: parts[part] for part in SPLIT_ALIASES})
 
 

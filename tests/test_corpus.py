@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from feature_extraction.segments import holds_segments, read_segments
 from training_mbt import corpus as corpus_module
 from training_mbt import corpus_degradation as degradation
 from training_mbt.corpus import corpus_summary, load_corpus
@@ -107,6 +108,13 @@ def test_a_word_is_whole_within_its_clip_and_its_phones_lie_where_the_energy_is(
         inside = (starts[0] <= times) & (times < ends[-1])
         louder_inside.append(np.mean(waveform[inside] ** 2) > np.mean(waveform[~inside] ** 2))
     assert np.mean(louder_inside) > 0.95
+
+
+def test_phones_are_segments_by_which_frames_are_labelled(labelled):
+    assert holds_segments(labelled, "phones")
+    ones = np.ones(len(labelled))
+    segments = read_segments(labelled, "phones", ones, ones, {})
+    assert [own.labels for own in segments] == [[phone["phone"] for phone in own] for own in labelled["phones"]]
 
 
 def test_phones_spell_the_word(labelled):

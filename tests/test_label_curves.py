@@ -25,7 +25,7 @@ def results(gain, noise=0.0, seeds=5):
             for method, extra in (("bt", 0.0), ("mbt", gain + noise * generator.standard_normal()), ("stats", -0.1)):
                 rows.append({"task": "speaker", "method": method, "encoder": "frozen", "label_fraction": fraction,
                              "seed": seed, "num_train": int(200 * fraction), "num_test": 50, "chance": 0.1,
-                             "accuracy": base + extra})  # fmt: skip
+                             "unit": "clips", "accuracy": base + extra})  # fmt: skip
     return rows
 
 

@@ -16,7 +16,7 @@ import run_pretrain
 from modeling_mbt import MBTForSequenceClassification
 from training_mbt.arguments import PRESET_NAMES, FinetuneArguments, PretrainArguments, parse_arguments
 from training_mbt.demo import METHOD_NAMES, to_markdown
-from training_mbt.embeddings import cached_embeddings
+from training_mbt.embeddings import cached_arrays
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.linear_head import fit_linear_head
 from training_mbt.optimization import create_optimizer, create_scheduler
@@ -182,17 +182,20 @@ def test_lars_scales_weights_by_their_norms_and_leaves_biases_and_norms_to_plain
     torch.testing.assert_close(model.bias.detach(), before["bias"] - 0.0048 * gradients["bias"])
 
 
-def test_embeddings_are_computed_once_for_each_key(tmp_path, monkeypatch):
+def test_representations_are_computed_once_for_each_key(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     calls = []
 
     def compute():
         calls.append(1)
-        return np.arange(6.0).reshape(2, 3)
+        return {"frames": np.arange(6.0).reshape(2, 3), "counts": np.array([2])}
 
     for key in ({"model": 1}, {"model": 1}, {"model": 2}):
-        assert np.array_equal(cached_embeddings(key, compute), np.arange(6.0).reshape(2, 3))
+        arrays = cached_arrays(key, compute)
+        assert arrays["frames"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert arrays["counts"].tolist() == [2]
     assert len(calls) == 2
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.fixture

@@ -211,11 +211,28 @@ class FinetuneArguments(RunArguments):
 
     model_name_or_path: list[str] = field(
         default_factory=list,
-        metadata={"help": "Pre-trained models (folders or Hub names), and the controls `random` (an encoder as it is "
-                  "initialised), `supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
+        metadata={"help": "Pre-trained models (folders or Hub names; with --freeze_encoder also wav2vec 2.0, HuBERT, "
+                  "WavLM and their kin, AST, Whisper), and the controls `random` (an encoder as it is initialised), "
+                  "`supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
                   "nargs": "+"},
     )  # fmt: skip
-    label_column_name: str = field(default="label", metadata={"help": "The column to predict."})
+    label_column_name: str = field(
+        default="label",
+        metadata={"help": "The column to predict: a label for each recording, or segments with start, end and label, "
+                  "whose frames are then classified."},
+    )  # fmt: skip
+    label_map: str | None = field(
+        default=None,
+        metadata={"help": "JSON object, or a file that holds one, of labels and their new names; null leaves out what "
+                  "bears a label, and \"*\" names all others."},
+    )  # fmt: skip
+    segment_unit: str = field(
+        default="seconds",
+        metadata={"help": "What the times of segments count.", "choices": ["seconds", "samples"]},
+    )
+    max_train_frames: int = field(
+        default=100_000, metadata={"help": "Frames that a linear head learns from at most; a stratified choice."}
+    )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
     )
@@ -310,6 +327,23 @@ def write_recipe(args: RunArguments) -> None:
     values = {name: value for name, value in asdict(args).items() if name != "hub_token"}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def read_label_map(text: str | None) -> dict[str, str | None]:
+    """Read `--label_map`: JSON, or the name of a file that holds it.
+
+    Raises:
+        ValueError: It is no JSON object, or a new name is no string.
+    """
+    if text is not None and not text.lstrip().startswith("{"):
+        if not Path(text).is_file():
+            raise ValueError(f'--label_map {text} is neither a JSON object nor a file: write \'{{"old": "new"}}\'.')
+        text = Path(text).read_text(encoding="utf-8")
+    label_map = parse_overrides("label_map", text)
+    for old, new in label_map.items():
+        if not isinstance(new, str | None):
+            raise ValueError(f"--label_map names {old!r} {new!r}: a new name is a string, or null to leave it out.")
+    return label_map
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

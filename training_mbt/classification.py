@@ -3,7 +3,8 @@
 Axes: N clips, B clips of a batch, H features of a representation, K classes.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from torch.utils.data import DataLoader
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from feature_extraction.crops import ClipDataset, collate_clips
-from modeling_mbt import MBTForSequenceClassification
+from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 from .accumulation import Losses, backpropagate_mean
 from .arguments import RunArguments
+from .examples import Examples
 from .hub import HubUploads
 from .interruption import keep_out_of_signals
 from .labelled_speech import LabelledSpeech
-from .linear_head import fit_linear_head
+from .linear_head import LinearHead, fit_linear_head
 from .loop import train
 from .sparsity import SparseTraining
 from .step_sampler import StepSampler, derive_seed, steps_per_epoch
@@ -33,12 +35,18 @@ METRICS = ("top1_accuracy", "balanced_accuracy", "macro_f1")
 
 @dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier: how well it does, and the model unless it has none."""
+    """A fitted classifier: how well it does, and what it is."""
 
     validation_accuracy: float
     test_scores: dict[str, float]
     """On the test part: accuracy, balanced_accuracy, macro_f1."""
-    model: MBTForSequenceClassification | None
+    num_train: int
+    """Clips or frames that it learnt from."""
+    num_test: int
+    chance: float
+    """Test accuracy of always naming the most frequent class of the training part."""
+    fitted: LinearHead | MBTForSequenceClassification
+    """A head on frozen representations, or the whole network."""
 
     @property
     def accuracy(self) -> float:
@@ -46,31 +54,43 @@ class Classifier:
         return self.test_scores["accuracy"]
 
 
-def fit_frozen(
-    speech: LabelledSpeech,
-    features: np.ndarray,
-    train_rows: np.ndarray,
-    model: MBTForSequenceClassification | None,
-) -> Classifier:
-    """Fit a linear head on representations, and put it into the model's classifier.
+def fit_frozen(examples: Examples, train_rows: np.ndarray, num_classes: int) -> Classifier:
+    """Fit a linear head on representations.
 
     Args:
-        speech: The task.
-        features: Representations of all its clips, (N, H).
-        train_rows: Positions of the clips to learn from.
-        model: Its encoder made the representations; `None` where they come from no model.
+        examples: What there is to learn.
+        train_rows: Positions of those to learn from.
+        num_classes: K.
     """
-    labels, num_classes = speech.clips.labels, len(speech.label_names)
-    validation = speech.rows["validation"]
-    head = fit_linear_head(
-        features[train_rows], labels[train_rows], features[validation], labels[validation], num_classes
+    features, labels, rows = examples.features, examples.labels, examples.rows
+    train, validation = (features[train_rows], labels[train_rows]), features[rows["validation"]]
+    head = fit_linear_head(*train, validation, labels[rows["validation"]], num_classes)
+    return Classifier(
+        validation_accuracy=score(head.predict(validation), labels[rows["validation"]])["accuracy"],
+        test_scores=score(head.predict(features[rows["test"]]), labels[rows["test"]]),
+        num_train=len(train_rows),
+        num_test=len(rows["test"]),
+        chance=chance(labels, rows),
+        fitted=head,
     )
-    if model is not None:
-        with torch.no_grad():
-            model.classifier.weight.copy_(torch.from_numpy(head.weight))
-            model.classifier.bias.copy_(torch.from_numpy(head.bias))
-    scores = {part: score(head.predict(features[rows]), labels[rows]) for part, rows in speech.rows.items()}
-    return Classifier(scores["validation"]["accuracy"], scores["test"], model)
+
+
+def chance(labels: np.ndarray, rows: Mapping[str, np.ndarray]) -> float:
+    """Give the accuracy, on the test part of labels (N,), of naming the most frequent class of the training part."""
+    return float((labels[rows["test"]] == np.bincount(labels[rows["train"]]).argmax()).mean())
+
+
+def put_on(model: MBTModel, head: LinearHead, label_names: Sequence[str]) -> MBTForSequenceClassification:
+    """Make an encoder and the head that was fitted on its pooled output one classifier of K classes."""
+    config = copy.deepcopy(model.config)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    classifier = MBTForSequenceClassification(config)
+    classifier.mbt.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        classifier.classifier.weight.copy_(torch.from_numpy(head.weight))
+        classifier.classifier.bias.copy_(torch.from_numpy(head.bias))
+    return classifier
 
 
 def fit_full(
@@ -165,7 +185,14 @@ def fit_full(
         describe_step=lambda step: [speech.clips.name(row) for batch in items(step, step + 1) for _, row in batch],
         uploads=uploads,
     )
-    return Classifier(scores_on("validation")["accuracy"], scores_on("test"), model)
+    return Classifier(
+        validation_accuracy=scores_on("validation")["accuracy"],
+        test_scores=scores_on("test"),
+        num_train=len(train_rows),
+        num_test=len(speech.rows["test"]),
+        chance=chance(speech.clips.labels, speech.rows),
+        fitted=model,
+    )
 
 
 @torch.no_grad()

@@ -99,12 +99,13 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
     curves = label_curves(results)
     task, chance = results[0]["task"], 100 * results[0]["chance"]
     fractions = sorted({point.label_fraction for point in curves})
+    tested = f"{results[0]['num_test']} test {results[0]['unit']}"
     lines = [
         f"# {task}, {data}",
         "",
-        f"Top-1 accuracy in % on {results[0]['num_test']} test clips, mean ± half of the 95 % interval over seeds; "
-        f"always naming the most frequent class scores {chance:.1f}. Hyper-parameters are chosen on the validation "
-        "part; the test part is used once for each classifier.",
+        f"Top-1 accuracy in % on {tested}, mean ± half of the 95 % interval over seeds; always naming the most "
+        f"frequent class scores {chance:.1f}. Hyper-parameters are chosen on the validation part; the test part is "
+        "used once for each classifier.",
         "",
         "| | encoder | " + " | ".join(f"{100 * fraction:g} %" for fraction in fractions) + " |",
         "|---" * (2 + len(fractions)) + "|",

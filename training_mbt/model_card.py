@@ -45,6 +45,15 @@ classify = pipeline("audio-classification", model="{name}", trust_remote_code=Tr
 waveform = np.zeros({sampling_rate}, dtype=np.float32)  # mono, {sampling_rate} Hz
 print(classify(waveform))"""
 
+CLASSIFY_FRAMES = """\
+import torch
+from training_mbt.frame_classifier import FrameClassifier
+
+classifier = FrameClassifier.from_pretrained("{name}")
+waveform = torch.zeros({sampling_rate})  # mono, {sampling_rate} Hz
+classes = classifier([waveform]).argmax(-1)[0]  # one every classifier.samples_per_frame samples
+print([classifier.label_names[k] for k in classes])"""
+
 
 def write_pretraining_card(
     args: RunArguments,
@@ -95,7 +104,7 @@ def write_classifier_card(
     Args:
         args: The run.
         config: The model's.
-        results: Lines of `results.jsonl`; the saved model is of the one that is best on validation.
+        results: Lines of `results.jsonl`; the saved model is the MBT one that is best on validation.
         sampling_rate: In Hz, what the extractor hears.
     """
     table = pd.DataFrame(results)
@@ -107,20 +116,21 @@ def write_classifier_card(
         spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
         mean = f"{100 * row['mean']:.1f}{spread}"
         lines.append(f"| {row['method']} | {row['encoder']} | {row['label_fraction']:g} | {mean} | {row['count']} |")
-    models = [row for row in table.to_dict("records") if row["method"] != "stats"]
+    models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
     best = max(models, key=lambda row: row["validation_accuracy"])
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
     labels = list((config.id2label or {}).values())
     shown = ", ".join(map(str, labels[:20])) + (", ..." if len(labels) > 20 else "")
+    of_frames = best["unit"] == "frames"
     sections = [
-        f"Names the {best['task']} of a recording of speech: one of {len(labels)} ({shown}). The encoder was "
-        f"pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control.",
-        _snippet(CLASSIFY, args, sampling_rate=sampling_rate),
-        f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} clips); always naming "
-        f"the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. The "
-        f"model in this repository is the best on validation: {best['method']}, {best['label_fraction']:g} of the "
-        f"labels ({best['num_train']} clips), seed {best['seed']}; its own test accuracy is "
-        f"{100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
+        f"Names the {best['task']} of {'every frame' if of_frames else 'a recording'} of speech: one of {len(labels)} "
+        f"({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control.",
+        _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
+        f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} {best['unit']}); always "
+        f"naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. "
+        f"The model in this repository is the best MBT model on validation: {best['method']}, "
+        f"{best['label_fraction']:g} of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; its own "
+        f"test accuracy is {100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
@@ -137,7 +147,7 @@ def write_classifier_card(
         metric_name=f"accuracy, mean of {len(of_best)} seeds",
         metric_value=sum(of_best) / len(of_best),
     )
-    _write(args, "audio-classification", sections, [evaluation])
+    _write(args, "feature-extraction" if of_frames else "audio-classification", sections, [evaluation])
 
 
 def source(args: RunArguments) -> str:

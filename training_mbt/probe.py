@@ -13,7 +13,8 @@ from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTForPreTraining
 
 from .arguments import FinetuneArguments, PretrainArguments
-from .embeddings import embed_clips
+from .embeddings import Embedder
+from .encoders import MBTFrozenEncoder
 from .label_fractions import select_label_fraction
 from .labelled_speech import LabelledSpeech, load_labelled_speech
 from .linear_head import fit_linear_head
@@ -44,16 +45,14 @@ class OnlineProbe:
     def __call__(self, model: MBTForPreTraining, step: int) -> dict[str, float]:
         """Probe a model in training mode, and keep it if it is the best so far; only process 0 gets values."""
         rows = np.concatenate([self.speech.rows["train"], self.speech.rows["validation"]])
-        features = embed_clips(
+        embedder = Embedder(
             self.accelerator,
-            model.mbt,
-            self.extractor,
             self.speech.clips,
-            rows=rows,
-            batch_size=self.args.per_device_train_batch_size,
-            num_workers=self.args.dataloader_num_workers,
-            description="Probing",
+            self.args.per_device_train_batch_size,
+            self.args.dataloader_num_workers,
+            "Probing",
         )
+        features = embedder.embed_clips(MBTFrozenEncoder(model.mbt, self.extractor), rows)
         model.train()
         if not self.accelerator.is_main_process:
             return {}

@@ -1,0 +1,166 @@
+"""Audio encoders of the Hub as frozen features: wav2vec 2.0 and its kin (HuBERT, WavLM, ...), AST, Whisper.
+
+What `AutoModel` and `AutoFeatureExtractor` open; no code of the repository is run.
+
+Axes: B clips, S samples, T' frames, F' patches along frequency, H hidden size.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import AutoModel, PreTrainedModel
+
+from .encoders import FrozenEncoder, model_fingerprint
+
+FBANK_HOP, FBANK_WINDOW = 160, 400  # samples, of AST's Kaldi features
+
+
+def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None) -> "HubEncoder":
+    """Open a model of the Hub, or of a folder, as a frozen encoder; of an encoder and a decoder, the encoder.
+
+    Raises:
+        ValueError: It is of no kind that is known here, or its file lacks weights.
+    """
+    model, loading = AutoModel.from_pretrained(name_or_path, output_loading_info=True, token=token, dtype="float32")
+    encoder_class = next((kind for kind in (WaveformEncoder, PatchEncoder, WhisperEncoder) if kind.takes(model)), None)
+    if encoder_class is None:
+        raise ValueError(
+            f"{name_or_path} holds a {type(model).__name__}: the frozen encoders that are known here are MBT, "
+            "wav2vec 2.0 and its kin (HuBERT, WavLM, Data2Vec, SEW, UniSpeech), AST and Whisper."
+        )
+    unused = ("decoder.", "masked_spec_embed")  # the latter replaces frames in pre-training only
+    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(unused)):
+        raise ValueError(f"{name_or_path} lacks weights of its {type(model).__name__}, such as {missing[0]}.")
+    return encoder_class(model, extractor)
+
+
+class HubEncoder(FrozenEncoder):
+    """A model and its own feature extractor."""
+
+    min_samples = FBANK_WINDOW
+    """Shorter clips are followed by zeros."""
+
+    def __init__(self, model: PreTrainedModel, extractor: Any):
+        self.model: PreTrainedModel = model.eval()
+        self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
+
+    @staticmethod
+    @abstractmethod
+    def takes(model: PreTrainedModel) -> bool:
+        """Whether a model is of this kind."""
+
+    @abstractmethod
+    def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """As `frames`, for clips of `min_samples` at least."""
+
+    def to(self, device: torch.device) -> Self:
+        """Move there."""
+        torch.nn.Module.to(self.model, device)
+        return self
+
+    @torch.no_grad()
+    def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the last hidden states."""
+        missing = max(0, self.min_samples - waveforms.shape[1])
+        return self._frames(pad(waveforms, (0, missing)), lengths.clamp(min=self.min_samples))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify weights, settings and features."""
+        return model_fingerprint(self.model) | {"extractor": self.extractor.to_dict()}
+
+    def _features(self, waveforms: Tensor, lengths: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """What the extractor makes of clips, on their device."""
+        clips = [clip[:length].cpu().numpy() for clip, length in zip(waveforms, lengths.tolist(), strict=True)]
+        inputs = self.extractor(clips, sampling_rate=self.sampling_rate, return_tensors="pt", **kwargs)
+        return inputs.to(waveforms.device)
+
+
+class WaveformEncoder(HubEncoder):
+    """Wav2vec 2.0 and its kin: convolutions on the waveform, then a transformer.
+
+    Clips of one length run at a time, without padding. A mask would not do: many of these models were trained without
+    one, group norms over time have statistics that padding enters, and some position encodings see past a mask.
+    """
+
+    def __init__(self, model: PreTrainedModel, extractor: Any):
+        super().__init__(model, extractor)
+        distance = self.min_samples = 1  # of one frame to the next, and what a frame hears, in samples
+        for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
+            self.min_samples += (kernel - 1) * distance
+            distance *= stride
+
+    @staticmethod
+    def takes(model: PreTrainedModel) -> bool:
+        """Whether its frames are those of its convolutions: no adapter, which changes their distance, follows."""
+        config = model.config
+        alone = not config.is_encoder_decoder and not getattr(config, "add_adapter", False)
+        return alone and hasattr(config, "conv_kernel") and hasattr(config, "conv_stride")
+
+    def centres(self, num_frames: int) -> Tensor:
+        """Frame t hears `min_samples` samples from t * stride on."""
+        return torch.arange(num_frames) * float(math.prod(self.model.config.conv_stride)) + (self.min_samples - 1) / 2
+
+    def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+        outputs = [self._run(waveforms[rows], lengths[rows]) for rows in groups]
+        longest, hidden_size = outputs[-1].shape[1:]
+        frames = waveforms.new_zeros(len(waveforms), longest, hidden_size)
+        real = torch.zeros(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        for rows, output in zip(groups, outputs, strict=True):
+            frames[rows, : output.shape[1]], real[rows, : output.shape[1]] = output, True
+        return frames, real
+
+    def _run(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        return self.model(**self._features(waveforms, lengths, return_attention_mask=False)).last_hidden_state
+
+
+class PatchEncoder(HubEncoder):
+    """AST: patches of a spectrogram of fixed length; frame t is the mean of the patches of one time, over frequency.
+
+    It hears no more than that length, 10.24 s in the public models.
+    """
+
+    @staticmethod
+    def takes(model: PreTrainedModel) -> bool:
+        """Whether it is one."""
+        return model.config.model_type == "audio-spectrogram-transformer"
+
+    def centres(self, num_frames: int) -> Tensor:
+        """A patch spans `patch_size` windows, and starts `time_stride` hops after the patch before it."""
+        config = self.model.config
+        middle = (config.patch_size - 1) / 2
+        return (torch.arange(num_frames) * config.time_stride + middle) * FBANK_HOP + FBANK_WINDOW / 2
+
+    def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        hidden = self.model(**self._features(waveforms, lengths)).last_hidden_state
+        patches_of_a_time = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+        patches = hidden[:, 2:]  # after the class and the distillation token
+        frames = patches.unflatten(1, (patches_of_a_time, -1)).mean(1)
+        real = self._real_frames(frames.shape[1], lengths)
+        real[:, 0] = True  # a clip of less than half a patch
+        return frames, real
+
+
+class WhisperEncoder(HubEncoder):
+    """Whisper's encoder: it hears 30 s, what is missing being silence, and no more than that."""
+
+    @staticmethod
+    def takes(model: PreTrainedModel) -> bool:
+        """Whether it is one."""
+        return model.config.model_type == "whisper"
+
+    def __init__(self, model: PreTrainedModel, extractor: Any):
+        super().__init__(getattr(model, "encoder", model), extractor)
+
+    def centres(self, num_frames: int) -> Tensor:
+        """Windows are centred on multiples of the hop, and the second convolution halves their number."""
+        return torch.arange(num_frames) * (2.0 * self.extractor.hop_length)
+
+    def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        frames = self.model(**self._features(waveforms, lengths)).last_hidden_state
+        return frames, self._real_frames(frames.shape[1], lengths)
