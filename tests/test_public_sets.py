@@ -132,6 +132,7 @@ SOURCES = {
         ("five_leaders_blocks", "five_leaders", 2),
         ("crema_d_emotion", "crema_d", 6),
         ("ravdess_emotion", "ravdess", 8),
+        ("timit_phones", "timit", 3),
     ],
 )
 def test_a_recipe_runs_on_a_set_that_is_laid_out_as_it_is_handed_out(recipe, name, num_classes, tmp_path, capsys):
