@@ -228,7 +228,8 @@ class FinetuneArguments(RunArguments):
         metadata={"help": "What the times of segments count.", "choices": ["seconds", "samples"]},
     )
     max_train_frames: int = field(
-        default=100_000, metadata={"help": "Frames that a linear head learns from at most; a stratified choice."}
+        default=100_000,
+        metadata={"help": "Frames that a linear head learns from, about so many at most; a stratified choice."},
     )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
