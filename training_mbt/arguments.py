@@ -263,6 +263,8 @@ class FinetuneArguments(RunArguments):
         super().__post_init__()
         if not self.model_name_or_path:
             raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
+        if self.max_train_frames < 1:
+            raise ValueError(f"--max_train_frames must be at least 1 and is {self.max_train_frames}.")
         if self.freeze_encoder and "supervised" in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
         if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):
