@@ -24,10 +24,11 @@ from accelerate.utils import set_seed
 from feature_extraction import BadAudioError, MBTAugmentation
 from modeling_mbt import MBTConfig
 from training_mbt.checkpoints import CheckpointError
-from training_mbt.classification import Classifier, chance, fit_frozen, fit_full, put_on
+from training_mbt.classification import Classifier, chance, fit_frozen, put_on
 from training_mbt.encoders import MBTFrozenEncoder
 from training_mbt.examples import Examples, represent
 from training_mbt.frame_classifier import FrameClassifier
+from training_mbt.full_training import FullTraining
 from training_mbt.hub import HubUploads
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
@@ -122,7 +123,7 @@ class Task:
         args, output_dir = self.args, Path(self.args.output_dir)
         output_dir = output_dir if self.alone else output_dir / "runs" / run.name
         output_dir.mkdir(parents=True, exist_ok=True)
-        classifier = fit_full(
+        training = FullTraining(
             args,
             self.accelerator,
             self.speech,
@@ -130,12 +131,10 @@ class Task:
             self.methods.classifier(run.method, self.speech.label_names),
             self.methods.extractors[run.method],
             MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION),
-            output_dir=output_dir,
-            seed=run.seed,
-            eval_steps=args.eval_steps,
-            description=f"{run.method} seed {run.seed}",
-            uploads=self.uploads if self.alone else None,
+            run.seed,
         )
+        uploads = self.uploads if self.alone else None
+        classifier = training.run(output_dir, f"{run.method} seed {run.seed}", uploads)
         self.accelerator.free_memory()
         return classifier
 

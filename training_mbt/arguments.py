@@ -231,7 +231,8 @@ class FinetuneArguments(RunArguments):
         metadata={"help": "What the times of segments count.", "choices": ["seconds", "samples"]},
     )
     max_train_frames: int = field(
-        default=100_000, metadata={"help": "Frames that a linear head learns from at most; a stratified choice."}
+        default=100_000,
+        metadata={"help": "Frames that a linear head learns from, about so many at most; a stratified choice."},
     )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
@@ -265,6 +266,8 @@ class FinetuneArguments(RunArguments):
         super().__post_init__()
         if not self.model_name_or_path:
             raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
+        if self.max_train_frames < 1:
+            raise ValueError(f"--max_train_frames must be at least 1 and is {self.max_train_frames}.")
         if self.freeze_encoder and "supervised" in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
         if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):

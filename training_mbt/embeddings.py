@@ -64,15 +64,7 @@ class Embedder:
     ) -> dict[int, np.ndarray]:
         """Give what `represent` makes of each clip: position -> float32."""
         processes, device = self.accelerator.num_processes, self.accelerator.device
-        own = rows[np.argsort(-self.clips.seconds[rows], kind="stable")][self.accelerator.process_index :: processes]
-        batches = [own[i : i + self.batch_size].tolist() for i in range(0, len(own), self.batch_size)]
-        loader = DataLoader(
-            self.clips,
-            batch_sampler=batches,
-            num_workers=self.num_workers,
-            collate_fn=collate_clips,
-            generator=torch.Generator(),  # leaves the global one as it is
-        )
+        own, loader = load_by_length(self.accelerator, self.clips, rows, self.batch_size, self.num_workers)
         encoder.to(device)
         hidden = not self.accelerator.is_main_process
         outputs = []
@@ -81,6 +73,21 @@ class Embedder:
             outputs += [values.float().cpu().numpy() for values in found]
         pairs = list(zip(own.tolist(), outputs, strict=True))
         return dict(gather_object(pairs) if processes > 1 else pairs)
+
+
+def load_by_length(
+    accelerator: Accelerator, clips: ClipDataset, rows: np.ndarray, batch_size: int, num_workers: int
+) -> tuple[np.ndarray, DataLoader]:
+    """Share clips at some positions among the processes: this one's positions, longest first, and its batches."""
+    own = rows[np.argsort(-clips.seconds[rows], kind="stable")][accelerator.process_index :: accelerator.num_processes]
+    loader = DataLoader(
+        clips,
+        batch_sampler=[own[i : i + batch_size].tolist() for i in range(0, len(own), batch_size)],
+        num_workers=num_workers,
+        collate_fn=collate_clips,
+        generator=torch.Generator(),  # leaves the global one as it is
+    )
+    return own, loader
 
 
 def cached_arrays(key: Mapping[str, object], compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
