@@ -29,6 +29,7 @@ from feature_extraction.recording_index import index_recordings
 from feature_extraction.recordings import load_recordings
 from modeling_mbt import MBTForPreTraining
 from training_mbt.corpus import load_corpus
+from training_mbt.memory import keep_freed_memory
 from training_mbt.optimization import create_optimizer
 from training_mbt.presets import PRESETS
 from training_mbt.step_sampler import StepSampler
@@ -41,6 +42,7 @@ Loop = Callable[[Iterator[torch.Tensor]], Seconds]
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.num_threads)
+    keep_freed_memory()  # as the scripts do
     with tempfile.TemporaryDirectory() as folder:
         crops = write_recordings(Path(folder))
         in_memory = list(read(crops, args, workers=0, num_steps=4))

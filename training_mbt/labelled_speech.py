@@ -3,6 +3,8 @@
 Axes: N clips, K classes.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,13 @@ class LabelledSpeech:
     """Identifies the audio."""
     segments: list[Segments] | None
     """Of each clip, (N,), where not clips are classified but their frames."""
+
+    def labels_fingerprint(self) -> str:
+        """Identify labels and parts."""
+        rows = [self.rows[part].tolist() for part in PARTS]
+        segments = [[*map(np.ndarray.tolist, own[:2]), own.labels] for own in self.segments or []]
+        words = json.dumps([self.label_names, self.clips.labels.tolist(), rows, segments])
+        return hashlib.sha256(words.encode()).hexdigest()
 
     @property
     def unit(self) -> str:

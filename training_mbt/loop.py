@@ -22,6 +22,7 @@ from .arguments import RunArguments, write_recipe
 from .checkpoints import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from .hub import HubUploads
 from .interruption import StopSignals
+from .memory import keep_freed_memory
 from .optimization import create_optimizer, create_scheduler
 from .run_log import RunLog
 from .sparsity import SparseTraining
@@ -56,6 +57,8 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=args.output_dir),
     )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if accelerator.distributed_type in SHARDED:
         raise ValueError(
             "These networks fit on any one device, so that sharding them would only cost time: launch without FSDP or "

@@ -98,8 +98,9 @@ def short_names(methods: list[str]) -> dict[str, str]:
 
 
 def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
-    """Digest what a result depends on beside its run: the recordings and the arguments."""
+    """Digest what a result depends on beside its run: the recordings, their labels and parts, and the arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
     values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
-    return hashlib.sha256(f"{speech.fingerprint} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:16]
+    words = f"{speech.fingerprint} {speech.labels_fingerprint()} {json.dumps(values, sort_keys=True)}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
