@@ -9,7 +9,8 @@ Axes: N clips, H features of a representation, K classes.
 
 import sys
 
-from training_mbt.arguments import CONTROLS, FinetuneArguments, parse_arguments, parse_overrides
+from training_mbt.arguments import CONTROLS, FinetuneArguments
+from training_mbt.command_line import parse_arguments, parse_overrides
 
 if __name__ == "__main__":
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds

@@ -8,7 +8,8 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 
 import sys
 
-from training_mbt.arguments import PretrainArguments, parse_arguments, parse_overrides
+from training_mbt.arguments import PretrainArguments
+from training_mbt.command_line import parse_arguments, parse_overrides
 
 if __name__ == "__main__":
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds

@@ -10,7 +10,7 @@ from PIL import Image
 import run_finetune
 import run_pretrain
 from training_mbt import ablation
-from training_mbt.arguments import parse_arguments
+from training_mbt.command_line import parse_arguments
 
 RECIPES = sorted((Path(ablation.__file__).parent.parent / "recipes" / "ablations").glob("*.yaml"))
 

@@ -14,7 +14,8 @@ import run_pretrain
 from feature_extraction.recordings import load_recordings
 from feature_extraction.speech import to_waveform
 from training_mbt import public_sets
-from training_mbt.arguments import FinetuneArguments, PretrainArguments, parse_arguments
+from training_mbt.arguments import FinetuneArguments, PretrainArguments
+from training_mbt.command_line import parse_arguments
 from training_mbt.timit import CORE_TEST_SPEAKERS, FOLDING, VALIDATION_SPEAKERS
 
 RECIPES = Path("recipes")

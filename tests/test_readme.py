@@ -12,7 +12,7 @@ import run_finetune
 import run_pretrain
 from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
-from training_mbt.arguments import parse_arguments
+from training_mbt.command_line import parse_arguments
 
 README = (Path(run_pretrain.__file__).parent / "README.md").read_text(encoding="utf-8")
 

@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 import run_pretrain
 from modeling_mbt import MBTForSequenceClassification
-from training_mbt.arguments import PRESET_NAMES, FinetuneArguments, PretrainArguments, parse_arguments
+from training_mbt.arguments import PRESET_NAMES, FinetuneArguments, PretrainArguments
+from training_mbt.command_line import parse_arguments
 from training_mbt.demo import METHOD_NAMES, to_markdown
 from training_mbt.embeddings import cached_arrays
 from training_mbt.label_fractions import select_label_fraction

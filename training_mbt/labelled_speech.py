@@ -17,7 +17,8 @@ from feature_extraction.segments import Segments, holds_segments, read_segments
 from feature_extraction.sound_sources import open_sound
 from feature_extraction.splits import SPLIT_ALIASES, encode_labels, map_labels, split_dataset
 
-from .arguments import FinetuneArguments, read_label_map
+from .arguments import FinetuneArguments
+from .command_line import read_label_map
 from .speech_data import index_speech, open_recordings
 
 PARTS = tuple(SPLIT_ALIASES)

@@ -18,8 +18,9 @@ from transformers.utils import logging
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
-from .arguments import RunArguments, write_recipe
+from .arguments import RunArguments
 from .checkpoints import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
+from .command_line import write_recipe
 from .hub import HubUploads
 from .interruption import StopSignals
 from .memory import keep_freed_memory

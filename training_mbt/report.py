@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 import yaml
 
-from .arguments import RECIPE_NAME
+from .command_line import RECIPE_NAME
 from .label_curves import label_curves
 from .pictures import draw_cross_correlations, draw_losses
 from .report_page import to_html

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from .arguments import CONTROLS, FinetuneArguments, read_label_map
+from .arguments import CONTROLS, FinetuneArguments
 from .classification import Classifier
+from .command_line import read_label_map
 from .label_curves import report_sweep
 from .labelled_speech import LabelledSpeech
 from .model_card import source
