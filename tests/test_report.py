@@ -87,6 +87,19 @@ def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
     assert len(pictures) == (runs / "report" / "report.md").read_text().count("](pictures/")
 
 
+def test_sweeps_of_one_task_share_its_columns_unless_they_have_a_method_in_common():
+    def rows(method, encoder, accuracy):
+        return [{"task": "keyword", "method": method, "encoder": encoder, "label_fraction": 1.0, "accuracy": accuracy}]
+
+    tables = {"a": rows("bt", "frozen", 0.1), "b": rows("bt", "trained", 0.2), "c": rows("bt", "frozen", 0.3)}
+    assert report.overview(tables).splitlines()[2:] == [
+        "|  | keyword, 100 % | keyword (c), 100 % |",
+        "|---|---|---|",
+        "| bt, frozen | 10.0 | 30.0 |",
+        "| bt, trained | 20.0 |  |",
+    ]
+
+
 def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path):
     with pytest.raises(SystemExit, match="nothing to report"):
         report.main(["--runs_dir", str(tmp_path)])

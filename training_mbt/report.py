@@ -120,7 +120,7 @@ def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
 
     return {
         "encoders": folders("cross_correlation.npz"),
-        "sweeps": folders("results.csv"),
+        "sweeps": folders("results.jsonl"),
         "ablations": ablations,
     }
 
@@ -143,7 +143,6 @@ def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
 def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     """One table over all tasks, then every sweep with its own table, differences and pictures."""
     tables = {folder: pd.read_csv(folder / "results.csv").to_dict("records") for folder in sweeps}
-    tables = {folder: rows for folder, rows in tables.items() if (folder / "results.md").is_file()}
     sections = ["### All tasks", overview({str(f.relative_to(runs_dir)): rows for f, rows in tables.items()})]
     for folder in tables:
         title, *rest = read_results(folder).splitlines()
@@ -155,14 +154,21 @@ def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
 
 
 def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
-    """Tabulate accuracies: a row for each method, a column for each sweep at its least and its largest share."""
+    """Tabulate accuracies: a row for each method, a column for each task at its least and its largest share.
+
+    Sweeps of one task share its columns, unless they have a method in common.
+    """
     columns: dict[str, dict[str, str]] = {}
     for name, rows in tables.items():
         points = label_curves([{**row, "method": Path(row["method"]).name} for row in rows])
         fractions = sorted({point.label_fraction for point in points})
         for fraction in dict.fromkeys((fractions[0], fractions[-1])):
             cells = {f"{p.method}, {p.encoder}": str(p.estimate) for p in points if p.label_fraction == fraction}
-            columns[f"{name}, {100 * fraction:g} %"] = cells
+            share = f"{100 * fraction:g} %"
+            column = f"{rows[0]['task']}, {share}"
+            if columns.get(column, {}).keys() & cells.keys():
+                column = f"{rows[0]['task']} ({name}), {share}"
+            columns.setdefault(column, {}).update(cells)
     methods = dict.fromkeys(method for cells in columns.values() for method in cells)
     lines = [["", *columns], *([method, *(cells.get(method, "") for cells in columns.values())] for method in methods)]
     return "Top-1 accuracy on the test part in %, mean ± half of the 95 % interval over seeds.\n\n" + to_table(lines)

@@ -23,7 +23,7 @@ table { border-collapse: collapse; margin: 1.2rem auto; font-size: .9rem; font-v
   border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }
 th { border-bottom: 1px solid #1a1a1a; font-weight: 600; }
 th, td { padding: .3rem .8rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 tbody tr:hover { background: #f3f3f3; }
 figure { margin: 2rem 0; text-align: center; }
 figure img { max-width: 100%; }
