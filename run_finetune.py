@@ -31,6 +31,7 @@ from training_mbt.examples import Examples, represent
 from training_mbt.frame_classifier import FrameClassifier
 from training_mbt.full_training import FullTraining
 from training_mbt.hub import HubUploads
+from training_mbt.label_curves import short_names
 from training_mbt.label_fractions import select_label_fraction
 from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
 from training_mbt.launch import start_cpu_processes
@@ -39,7 +40,7 @@ from training_mbt.loop import create_accelerator
 from training_mbt.methods import Methods
 from training_mbt.model_card import source, write_classifier_card
 from training_mbt.pictures import draw_embedding_maps, draw_spectra
-from training_mbt.results import Results, Run, short_names
+from training_mbt.results import Results, Run
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}

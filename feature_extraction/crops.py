@@ -8,6 +8,7 @@ Axes: B items of a batch, S samples.
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ class Clip(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-class _Pieces(Dataset):
+class _Pieces(Dataset, ABC):
     """Pieces of recordings whose random starts derive from (seed, epoch, item)."""
 
     def __init__(
@@ -90,8 +91,9 @@ class _Pieces(Dataset):
         generators = [np.random.default_rng((self.seed, epoch, item)) for epoch, item in pairs]
         return [self._item(item, generator) for (_, item), generator in zip(pairs, generators, strict=True)]
 
+    @abstractmethod
     def _item(self, item: int, generator: np.random.Generator) -> Any:
-        raise NotImplementedError
+        """Read one item."""
 
     def _read(self, recording: int, piece_seconds: float | None, generator: np.random.Generator | None) -> np.ndarray:
         """Read a piece that starts at random, or at the start without a generator; shorter where the recording is."""

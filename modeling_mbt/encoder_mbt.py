@@ -113,7 +113,7 @@ def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
 
 
 def time_stride(config: MBTConfig) -> int:
-    """Input frames per output frame."""
+    """Input frames per output frame; a stem has a convolution and a pooling of stride 2."""
     return math.prod(config.time_strides) * (1 if config.embedding_size is None else 4)
 
 

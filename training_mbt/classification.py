@@ -7,6 +7,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -67,11 +68,18 @@ def chance(labels: np.ndarray, rows: Mapping[str, np.ndarray]) -> float:
     return float((labels[rows["test"]] == np.bincount(labels[rows["train"]]).argmax()).mean())
 
 
+def class_names(label_names: Sequence[str]) -> dict[str, Any]:
+    """Give the entries of a config that name K classes."""
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: number for number, name in enumerate(label_names)},
+    }
+
+
 def put_on(model: MBTModel, head: LinearHead, label_names: Sequence[str]) -> MBTForSequenceClassification:
     """Make an encoder and the head that was fitted on its pooled output one classifier of K classes."""
     config = copy.deepcopy(model.config)
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: number for number, name in enumerate(label_names)}
+    config.update(class_names(label_names))
     classifier = MBTForSequenceClassification(config)
     classifier.mbt.load_state_dict(model.state_dict())
     with torch.no_grad():

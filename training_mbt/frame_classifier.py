@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTModel
 
+from .classification import class_names
 from .frame_encoder import FrameEncoder
 from .linear_head import LinearHead
 
@@ -39,8 +40,7 @@ class FrameClassifier(nn.Module):
     ) -> Self:
         """Join an encoder and the head that was fitted on its frames; the encoder's config gets the class names."""
         model.config = copy.deepcopy(model.config)
-        model.config.id2label = dict(enumerate(label_names))
-        model.config.label2id = {name: number for number, name in enumerate(label_names)}
+        model.config.update(class_names(label_names))
         tensors = {"weight": torch.from_numpy(head.weight).float(), "bias": torch.from_numpy(head.bias).float()}
         return cls(FrameEncoder(model, extractor), _linear(tensors)).eval()
 

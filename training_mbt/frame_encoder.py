@@ -3,7 +3,6 @@
 Axes: B clips, S samples, T' output frames, H hidden size.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -14,8 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import modeling_mbt
 from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
-
-STEM_STRIDE = 4  # of `MBTConfig.embedding_size`: a convolution and a pooling of stride 2
+from modeling_mbt.encoder_mbt import time_stride
 
 
 def open_checkpoint(model_folder: str | Path) -> tuple[MBTModel | MBTForSequenceClassification, MBTFeatureExtractor]:
@@ -56,9 +54,7 @@ class FrameEncoder(nn.Module):
 
         Windows are centred on multiples of the hop, and every convolution and pooling pads both sides alike.
         """
-        config = self.model.config
-        stem_stride = 1 if config.embedding_size is None else STEM_STRIDE
-        return self.extractor.hop_length * stem_stride * math.prod(config.time_strides)
+        return self.extractor.hop_length * time_stride(self.model.config)
 
     def forward(self, waveforms: Tensor | Sequence[Tensor]) -> BaseModelOutputWithPooling:
         """Represent clips, on the encoder's device.

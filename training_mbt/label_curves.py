@@ -87,6 +87,12 @@ def in_words(difference: Estimate, first: str, second: str) -> str:
     return f"{points}: {second if low > 0 else first} is better"
 
 
+def short_names(methods: Sequence[str]) -> dict[str, str]:
+    """Name models by their folders alone, or by their paths where that is not clear."""
+    names = {method: Path(method).name for method in methods}
+    return names if len(set(names.values())) == len(names) else {method: method for method in methods}
+
+
 def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
     """Write `results.md` and, of several shares, `label_fractions.png`; gives the text.
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
 
 from .arguments import CONTROLS, FinetuneArguments
+from .classification import class_names
 from .encoders import FrozenEncoder, LogMelStatistics, MBTFrozenEncoder
 from .hub_encoders import open_hub_encoder
 from .presets import PRESETS
@@ -81,10 +82,7 @@ class Methods:
         Raises:
             ValueError: The model's file lacks weights.
         """
-        labels = {
-            "id2label": dict(enumerate(label_names)),
-            "label2id": {label: number for number, label in enumerate(label_names)},
-        }
+        labels = class_names(label_names)
         if name in CONTROLS:
             return MBTForSequenceClassification(self._config_of_controls(**labels))
         model, loading = MBTForSequenceClassification.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from .command_line import RECIPE_NAME
-from .label_curves import label_curves
+from .label_curves import label_curves, short_names
 from .pictures import draw_cross_correlations, draw_losses
 from .report_page import to_html
 from .run_log import read_log
@@ -160,7 +160,8 @@ def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
     """
     columns: dict[str, dict[str, str]] = {}
     for name, rows in tables.items():
-        points = label_curves([{**row, "method": Path(row["method"]).name} for row in rows])
+        names = short_names(list(dict.fromkeys(row["method"] for row in rows)))
+        points = label_curves([{**row, "method": names[row["method"]]} for row in rows])
         fractions = sorted({point.label_fraction for point in points})
         for fraction in dict.fromkeys((fractions[0], fractions[-1])):
             cells = {f"{p.method}, {p.encoder}": str(p.estimate) for p in points if p.label_fraction == fraction}

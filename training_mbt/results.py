@@ -13,7 +13,7 @@ import pandas as pd
 from .arguments import CONTROLS, FinetuneArguments
 from .classification import Classifier
 from .command_line import read_label_map
-from .label_curves import report_sweep
+from .label_curves import report_sweep, short_names
 from .labelled_speech import LabelledSpeech
 from .model_card import source
 
@@ -90,12 +90,6 @@ class Results:
         pretrained = [names[method] for method in self.args.model_name_or_path if method not in CONTROLS]
         print(f"\n{report_sweep(shown, pretrained, self._path.parent, source(self.args))}")
         return lines
-
-
-def short_names(methods: list[str]) -> dict[str, str]:
-    """Name models by their folders alone, or by their paths where that is not clear."""
-    names = {method: Path(method).name for method in methods}
-    return names if len(set(names.values())) == len(names) else {method: method for method in methods}
 
 
 def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
