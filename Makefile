@@ -5,27 +5,31 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFORMANCE := $(VENV)/sdist
 
-.PHONY: help demo ablation report test lint bench clean
+.PHONY: help demo ablation report test test-fast lint bench clean
 
 help:
 	@echo "make demo   pre-train and fine-tune on the built-in synthetic corpus, offline, in minutes (runs/demo)"
 	@echo "make ablation NAME=density   one of recipes/ablations on the built-in corpus (runs/ablations)"
 	@echo "make report gather everything below runs on one page (runs/report)"
 	@echo "make test   run the tests"
+	@echo "make test-fast   run those that take no longer than a minute together"
 	@echo "make lint   ruff and pyright"
 	@echo "make bench  measure objectives and features against what people would use instead"
 
 demo: $(READY)
-	$(BIN)/python -m training_mbt.demo
+	$(BIN)/python -m mbt_speech.experiments.demo
 
 ablation: $(READY)
-	$(BIN)/python -m training_mbt.ablation recipes/ablations/$(NAME).yaml
+	$(BIN)/python -m mbt_speech.experiments.ablation recipes/ablations/$(NAME).yaml
 
 report: $(READY)
-	$(BIN)/python -m training_mbt.report
+	$(BIN)/python -m mbt_speech.reports.report
 
 test: $(READY) $(CONFORMANCE)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-fast: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

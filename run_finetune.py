@@ -9,8 +9,8 @@ Axes: N clips, H features of a representation, K classes.
 
 import sys
 
-from training_mbt.arguments import CONTROLS, FinetuneArguments
-from training_mbt.command_line import parse_arguments, parse_overrides
+from mbt_speech.arguments import CONTROLS, FinetuneArguments
+from mbt_speech.command_line import parse_arguments, parse_overrides
 
 if __name__ == "__main__":
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
@@ -23,24 +23,25 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from feature_extraction import BadAudioError, MBTAugmentation
+from mbt_speech.data.label_fractions import select_label_fraction
+from mbt_speech.data.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
+from mbt_speech.data.sources import source
+from mbt_speech.probing.classification import Classifier, chance, fit_frozen, put_on
+from mbt_speech.probing.encoders import MBTFrozenEncoder
+from mbt_speech.probing.examples import Examples, represent
+from mbt_speech.probing.frame_classifier import FrameClassifier
+from mbt_speech.probing.linear_head import LinearHead
+from mbt_speech.probing.methods import Methods
+from mbt_speech.reports.label_curves import short_names
+from mbt_speech.reports.model_card import write_classifier_card
+from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
+from mbt_speech.reports.results import Results, Run
+from mbt_speech.training.checkpoints import CheckpointError
+from mbt_speech.training.fine_tuning import FullTraining
+from mbt_speech.training.hub_uploads import HubUploads
+from mbt_speech.training.launch import start_cpu_processes
+from mbt_speech.training.loop import create_accelerator
 from modeling_mbt import MBTConfig
-from training_mbt.checkpoints import CheckpointError
-from training_mbt.classification import Classifier, chance, fit_frozen, put_on
-from training_mbt.encoders import MBTFrozenEncoder
-from training_mbt.examples import Examples, represent
-from training_mbt.frame_classifier import FrameClassifier
-from training_mbt.full_training import FullTraining
-from training_mbt.hub import HubUploads
-from training_mbt.label_curves import short_names
-from training_mbt.label_fractions import select_label_fraction
-from training_mbt.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
-from training_mbt.launch import start_cpu_processes
-from training_mbt.linear_head import LinearHead
-from training_mbt.loop import create_accelerator
-from training_mbt.methods import Methods
-from training_mbt.model_card import source, write_classifier_card
-from training_mbt.pictures import draw_embedding_maps, draw_spectra
-from training_mbt.results import Results, Run
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}

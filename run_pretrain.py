@@ -8,8 +8,8 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 
 import sys
 
-from training_mbt.arguments import PretrainArguments
-from training_mbt.command_line import parse_arguments, parse_overrides
+from mbt_speech.arguments import PretrainArguments
+from mbt_speech.command_line import parse_arguments, parse_overrides
 
 if __name__ == "__main__":
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
@@ -23,22 +23,23 @@ import torch
 from accelerate import Accelerator
 
 from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
+from mbt_speech.data.crop_batches import CropBatches
+from mbt_speech.data.sources import source
+from mbt_speech.data.step_sampler import derive_seed
+from mbt_speech.presets import PRESETS
+from mbt_speech.probing.online_probe import OnlineProbe
+from mbt_speech.reports.model_card import write_pretraining_card
+from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
+from mbt_speech.training.accumulation import Losses, backpropagate_views
+from mbt_speech.training.checkpoints import CheckpointError
+from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
+from mbt_speech.training.hub_uploads import HubUploads
+from mbt_speech.training.launch import start_cpu_processes
+from mbt_speech.training.loop import count_steps, create_accelerator, global_batch_size, train
+from mbt_speech.training.run_log import is_logged, read_log
+from mbt_speech.training.sparsity import SparseTraining, encoder_cost
 from modeling_mbt import MBTForPreTraining
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
-from training_mbt.accumulation import Losses, backpropagate_views
-from training_mbt.checkpoints import CheckpointError
-from training_mbt.crop_batches import CropBatches
-from training_mbt.diagnostics import CollapseWatch, correlation_normalization, diagnose
-from training_mbt.hub import HubUploads
-from training_mbt.launch import start_cpu_processes
-from training_mbt.loop import count_steps, create_accelerator, global_batch_size, train
-from training_mbt.model_card import source, write_pretraining_card
-from training_mbt.pictures import draw_cross_correlations, draw_losses
-from training_mbt.presets import PRESETS
-from training_mbt.probe import OnlineProbe
-from training_mbt.run_log import is_logged, read_log
-from training_mbt.sparsity import SparseTraining, encoder_cost
-from training_mbt.step_sampler import derive_seed
 
 
 def main(argv: list[str] | None = None) -> None:

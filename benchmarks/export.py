@@ -19,11 +19,11 @@ from datasets import Dataset
 
 from benchmarks.features import fastest_seconds
 from feature_extraction import to_waveform
+from mbt_speech.corpora.synthetic.corpus import load_corpus
+from mbt_speech.inference.export import WaveformModel, export_onnx, open_onnx
+from mbt_speech.presets import PRESETS
+from mbt_speech.probing.linear_head import LinearHead, fit_linear_head
 from modeling_mbt import MBTForSequenceClassification, MBTModel
-from training_mbt.corpus import load_corpus
-from training_mbt.export import WaveformModel, export_onnx, open_onnx
-from training_mbt.linear_head import LinearHead, fit_linear_head
-from training_mbt.presets import PRESETS
 
 EMBEDDED_AT_ONCE = 16
 Contender = Callable[[np.ndarray], np.ndarray]

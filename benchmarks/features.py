@@ -17,8 +17,8 @@ import torch
 from transformers import ASTFeatureExtractor
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTForPreTraining
-from training_mbt.presets import PRESETS
 
 NUM_CLIPS = 64
 BATCH_SIZE = 128

@@ -19,7 +19,7 @@ import soundfile as sf
 LIBRARIES = "import torch, transformers, datasets, accelerate; from transformers import PreTrainedModel"
 UNTIL_FIRST_STEP = """import sys, time
 import run_pretrain
-from training_mbt import loop
+from mbt_speech.training import loop
 
 def stop(*_):
     print(time.time())

@@ -24,15 +24,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.objectives import Objective, lightly_loss
-from feature_extraction.crops import CropDataset, collate_crops
-from feature_extraction.recording_index import index_recordings
-from feature_extraction.recordings import load_recordings
+from mbt_speech.corpora.synthetic.corpus import load_corpus
+from mbt_speech.data.crops import CropDataset, collate_crops
+from mbt_speech.data.recording_index import index_recordings
+from mbt_speech.data.recordings import load_recordings
+from mbt_speech.data.step_sampler import StepSampler
+from mbt_speech.presets import PRESETS
+from mbt_speech.training.memory import keep_freed_memory
+from mbt_speech.training.optimization import create_optimizer
 from modeling_mbt import MBTForPreTraining
-from training_mbt.corpus import load_corpus
-from training_mbt.memory import keep_freed_memory
-from training_mbt.optimization import create_optimizer
-from training_mbt.presets import PRESETS
-from training_mbt.step_sampler import StepSampler
 
 NUM_FILES = 500
 Seconds = dict[str, float]

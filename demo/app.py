@@ -28,9 +28,9 @@ from matplotlib.transforms import Bbox
 from transformers.utils import logging
 
 from feature_extraction import BadAudioError
+from mbt_speech.inference.sound_files import Recognizer
+from mbt_speech.inference.verification import cosine_scores
 from modeling_mbt import MBTForSequenceClassification
-from training_mbt.inference import Recognizer
-from training_mbt.verification import cosine_scores
 
 TOP_CLASSES = 5
 MIN_MAP_RECORDINGS = 3

@@ -3,7 +3,15 @@
 Importing this package lets the Auto classes of transformers open MBT checkpoints, the feature extractor included.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForPreTraining,
+)
+
+from feature_extraction import MBTFeatureExtractor
 
 from .configuration_mbt import MBTConfig
 from .modeling_mbt import (
@@ -18,8 +26,7 @@ AutoConfig.register(MBTConfig.model_type, MBTConfig, exist_ok=True)
 AutoModel.register(MBTConfig, MBTModel, exist_ok=True)
 AutoModelForPreTraining.register(MBTConfig, MBTForPreTraining, exist_ok=True)
 AutoModelForAudioClassification.register(MBTConfig, MBTForSequenceClassification, exist_ok=True)
-
-import feature_extraction  # noqa: E402, F401 - registers the extractor; it imports the config from above
+AutoFeatureExtractor.register(MBTConfig, MBTFeatureExtractor, exist_ok=True)
 
 __all__ = [
     "MBTConfig",

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .batches_mbt import ObjectiveOutput, checked_views, num_processes, rows_of_all_processes, shard_sizes
 from .correlation_mbt import diagonal_and_redundancy
+from .distributed_mbt import ObjectiveOutput, checked_views, num_processes, rows_of_all_processes, shard_sizes
 from .normalizations_mbt import standardize, unit_norm
 
 

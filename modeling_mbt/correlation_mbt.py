@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .batches_mbt import all_reduced, gathered, sum_over_processes
+from .distributed_mbt import all_reduced, gathered, sum_over_processes
 
 
 def diagonal_and_redundancy(a: Tensor, b: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .batches_mbt import ObjectiveOutput, checked_views, rows_of_all_processes, shard_sizes, sum_over_processes
+from .distributed_mbt import ObjectiveOutput, checked_views, rows_of_all_processes, shard_sizes, sum_over_processes
 from .normalizations_mbt import unit_norm
 
 LARGE = 1e9  # not infinity, of which a row without any candidate would make a gradient that is not a number

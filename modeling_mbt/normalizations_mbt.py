@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .batches_mbt import all_reduced, rows_of_all_processes
+from .distributed_mbt import all_reduced, rows_of_all_processes
 
 LATENT_NORMALIZATIONS = ("none", "batch", "l2", "layer", "group", "whitening")
 NUM_GROUPS = 8

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from .alternatives_mbt import hsic_loss, infonce_loss, mmcr_loss, sigreg_loss, tcr_loss, vicreg_loss, wmse_loss
-from .batches_mbt import ObjectiveOutput, checked_views, shard_sizes, sum_over_processes
 from .correlation_mbt import diagonal_and_redundancy
 from .cpc_mbt import cpc_loss
+from .distributed_mbt import ObjectiveOutput, checked_views, shard_sizes, sum_over_processes
 from .normalizations_mbt import LATENT_NORMALIZATIONS, NUM_GROUPS, normalized
 from .normalizations_mbt import WHITENING_SHRINKAGE as WHITENING_SHRINKAGE  # the docstrings name it
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import soundfile as sf
-from conftest import SAMPLING_RATE, chirp
 
 import run_finetune
 import run_pretrain
 from feature_extraction import MBTFeatureExtractor
+from mbt_speech.command_line import parse_arguments
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
-from training_mbt.command_line import parse_arguments
+from tests.support.sounds import SAMPLING_RATE, chirp
 
 README = (Path(run_pretrain.__file__).parent / "README.md").read_text(encoding="utf-8")
 

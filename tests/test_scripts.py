@@ -18,20 +18,19 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 
 import run_finetune
 import run_pretrain
-from feature_extraction.crops import ClipDataset
 from feature_extraction.speech import BadAudioError, to_waveform
-from training_mbt.arguments import PretrainArguments
-from training_mbt.checkpoints import CheckpointError
-from training_mbt.labelled_speech import load_labelled_speech
-from training_mbt.probe import probe_arguments
-from training_mbt.run_log import read_log
-from training_mbt.sparsity import encoder_cost
-
-TINY = ["--preset", "tiny", "--per_device_train_batch_size", "8", "--logging_steps", "1", "--warmup_steps", "0"]
+from mbt_speech.arguments import PretrainArguments
+from mbt_speech.data.crops import ClipDataset
+from mbt_speech.data.labelled_speech import load_labelled_speech
+from mbt_speech.probing.online_probe import probe_arguments
+from mbt_speech.training.checkpoints import CheckpointError
+from mbt_speech.training.run_log import read_log
+from mbt_speech.training.sparsity import encoder_cost
+from tests.support.runs import TINY_RUN
 
 
 def pretrain(output_dir, *words):
-    run_pretrain.main([*TINY, "--output_dir", str(output_dir), "--max_steps", "4", *map(str, words)])
+    run_pretrain.main([*TINY_RUN, "--output_dir", str(output_dir), "--max_steps", "4", *map(str, words)])
     return Path(output_dir)
 
 
@@ -402,7 +401,7 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(speech_folder, 
                 "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
     root = Path(run_pretrain.__file__).parent
     words = ["--train_dir", str(speech_folder), "--per_device_train_batch_size", "3", "--max_steps", "3"]
-    script = [str(root / "run_pretrain.py"), *TINY, *words, "--gradient_accumulation_steps", "2"]
+    script = [str(root / "run_pretrain.py"), *TINY_RUN, *words, "--gradient_accumulation_steps", "2"]
     done = subprocess.run(
         [*launcher, *script, "--output_dir", str(tmp_path / "two")], cwd=root, capture_output=True, text=True,
         check=False,

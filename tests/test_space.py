@@ -16,14 +16,14 @@ import pytest
 import soundfile as sf
 import torch
 import yaml
-from conftest import SAMPLING_RATE, chirp
 from packaging.requirements import Requirement
 from sklearn.decomposition import PCA
 
+from mbt_speech.inference.sound_files import Recognizer
+from mbt_speech.inference.verification import cosine_scores
+from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
-from training_mbt.inference import Recognizer
-from training_mbt.presets import PRESETS
-from training_mbt.verification import cosine_scores
+from tests.support.sounds import SAMPLING_RATE, chirp
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
@@ -83,7 +83,7 @@ def served_space(models, tmp_path_factory):
     """The page of a Space that takes the packages along and has no classifier."""
     space = tmp_path_factory.mktemp("space")
     shutil.copytree(DEMO, space, dirs_exist_ok=True)
-    for package in ("modeling_mbt", "feature_extraction", "training_mbt"):
+    for package in ("modeling_mbt", "feature_extraction", "mbt_speech"):
         shutil.copytree(ROOT / package, space / package)
     yield from serve(["app.py"], {"MBT_ENCODER": str(models / "undecided")}, space)
 

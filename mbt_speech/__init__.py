@@ -1,0 +1,1 @@
+"""Everything around the models: corpora, data, inference, probing, training, reports, experiments."""

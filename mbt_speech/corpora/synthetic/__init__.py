@@ -1,0 +1,1 @@
+"""The built-in corpus: who says what, in which voice and room, synthesized by espeak-ng."""

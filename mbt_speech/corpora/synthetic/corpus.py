@@ -1,0 +1,147 @@
+"""The built-in corpus: synthetic speech, made at run time, for the demo and the tests.
+
+`load_corpus("small")` gives a `DatasetDict` of two parts: `unlabelled`, sentences for pre-training; and `labelled`,
+the 35 words of Speech Commands by *other* speakers in one-second clips, with labels. The speech comes from espeak-ng
+and passes through synthetic rooms, microphones and noise: results on it rank methods and say nothing of real voices.
+"""
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+from datasets import ClassLabel, Dataset, DatasetDict
+from tqdm.auto import tqdm
+
+from .build import build_corpus
+from .degradation import SAMPLING_RATE
+from .plan import SIZES
+
+# Raise it with every change of what is heard: it is part of the cache's key.
+CORPUS_VERSION = 3
+WAV_HEADER_BYTES, BYTES_PER_SAMPLE = 44, 2
+
+
+def load_corpus(
+    size: str = "small", *, cache_dir: str | os.PathLike | None = None, num_proc: int | None = None
+) -> DatasetDict:
+    """Load the built-in synthetic corpus, synthesising it on first use.
+
+    Args:
+        size: "tiny" (tests), "small" (the demo) or "base".
+        cache_dir: where built corpora are kept; by default a folder in the Hugging Face datasets cache.
+        num_proc: helper processes at once; by default one per CPU. The result is the same to the bit.
+
+    Returns:
+        `unlabelled` with `audio` and `utterance_id`; `labelled` with `audio`, the ClassLabels `speaker`, `gender`,
+        `keyword` and `style`, `phones` (a list of `phone`, `start_seconds`, `end_seconds`), `take`, `room`, and two
+        ways to divide it into train, validation and test: `split` by speaker, `speaker_split` by take and by room.
+        Audio is 16 kHz mono wav in bytes.
+
+    Raises:
+        ValueError: for a size that does not exist.
+        ImportError: without espeakng-loader.
+    """
+    if size not in SIZES:
+        raise ValueError(
+            f"The built-in corpus comes in the sizes {', '.join(SIZES)}: choose one of them, not {size!r}."
+        )
+    library, data, espeak_version = _find_espeak()
+    cache = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "mbt_synthetic_corpus").resolve()
+    path = cache / f"{size}-v{CORPUS_VERSION}-espeakng-{espeak_version}"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=cache) as workplace:
+            corpus = build_corpus(SIZES[size], library, data, Path(workplace), num_proc or _available_cpus())
+            _publish(corpus, Path(workplace) / "corpus", path)
+    return DatasetDict.load_from_disk(path)
+
+
+def export_corpus(corpus: DatasetDict, directory: str | os.PathLike) -> None:
+    """Write a corpus as wav files, each part in a folder of its own with a `metadata.csv`.
+
+    The columns of metadata.csv are `file_name` and the labels: ClassLabels by name, phones as JSON.
+    """
+    for part, dataset in corpus.items():
+        folder = Path(directory) / str(part)
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = ["audio", *(name for name in dataset.features if name != "audio")]
+        features = [dataset.features[name] for name in columns[1:]]
+        with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["file_name", *columns[1:]])
+            for row in tqdm(dataset, desc=f"Writing {folder}", unit="clip"):
+                audio, *labels = (row[name] for name in columns)
+                (folder / audio["path"]).write_bytes(audio["bytes"])
+                rows.writerow([audio["path"], *map(_as_string, labels, features)])
+
+
+def corpus_summary(corpus: DatasetDict) -> str:
+    """Say in a few lines how much there is of what."""
+    features = corpus["labelled"].features
+    classes = ", ".join(f"{features[name].num_classes} {name}s" for name in ("speaker", "keyword", "style"))
+    parts = [f"{part}: {len(dataset)} clips, {_hours(dataset):.2f} hours" for part, dataset in corpus.items()]
+    return "\n".join(["synthetic speech (espeak-ng), 16 kHz mono", *parts, f"labels: {classes}"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the corpus from the command line, and export it where asked to."""
+    parser = argparse.ArgumentParser(description="Build the synthetic speech corpus and say what is in it.")
+    parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--output_dir", help="write the corpus there too, as wav files with metadata.csv")
+    parser.add_argument("--num_proc", type=int, help="helper processes at once (default: one per CPU)")
+    args = parser.parse_args(arguments)
+    corpus = load_corpus(args.size, num_proc=args.num_proc)
+    print(corpus_summary(corpus))
+    if args.output_dir:
+        export_corpus(corpus, args.output_dir)
+
+
+def _find_espeak() -> tuple[Path, Path, str]:
+    """Return espeak-ng's shared library, its data folder and the version of the package that brings them."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise ImportError(
+            'The built-in corpus is spoken by espeak-ng, which is not installed: `pip install "mbt-speech[demo]"`.'
+        ) from error
+    return (
+        Path(espeakng_loader.get_library_path()),
+        Path(espeakng_loader.get_data_path()),
+        metadata.version("espeakng-loader"),
+    )
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _publish(corpus: DatasetDict, staging: Path, path: Path) -> None:
+    """Save aside and rename: a corpus under its own name is whole. Who comes second keeps what is there."""
+    corpus.save_to_disk(staging)
+    try:
+        staging.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+
+
+def _as_string(value: Any, feature: object) -> str:
+    if isinstance(feature, ClassLabel):
+        return feature.names[value]
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def _hours(dataset: Dataset) -> float:
+    num_bytes = sum(len(audio["bytes"]) - WAV_HEADER_BYTES for audio in dataset["audio"])
+    return num_bytes / BYTES_PER_SAMPLE / SAMPLING_RATE / 3600
+
+
+if __name__ == "__main__":
+    main()

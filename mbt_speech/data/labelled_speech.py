@@ -1,0 +1,140 @@
+"""Labelled speech: clips, class names and parts of a task.
+
+Axes: N clips, K classes.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import DatasetDict, concatenate_datasets
+
+from feature_extraction.sound_sources import open_sound
+from mbt_speech.arguments import FinetuneArguments
+from mbt_speech.command_line import read_label_map
+
+from .crops import ClipDataset
+from .recording_index import AudioColumn, RecordingIndex
+from .segments import Segments, holds_segments, read_segments
+from .sources import index_speech, open_recordings
+from .splits import SPLIT_ALIASES, encode_labels, map_labels, split_dataset
+
+PARTS = tuple(SPLIT_ALIASES)
+
+
+@dataclass(frozen=True)
+class LabelledSpeech:
+    """All clips of a task, and which of them belong to which part."""
+
+    clips: ClipDataset
+    """Every clip, cut at its start where it is too long; its `labels` are class ids, (N,), all 0 with segments."""
+    training_clips: ClipDataset
+    """The same clips, cut at random."""
+    label_names: list[str]
+    """Class names, (K,)."""
+    rows: dict[str, np.ndarray]
+    """train, validation, test -> positions of its clips."""
+    fingerprint: str
+    """Identifies the audio."""
+    segments: list[Segments] | None
+    """Of each clip, (N,), where not clips are classified but their frames."""
+
+    def labels_fingerprint(self) -> str:
+        """Identify labels and parts."""
+        rows = [self.rows[part].tolist() for part in PARTS]
+        segments = [[*map(np.ndarray.tolist, own[:2]), own.labels] for own in self.segments or []]
+        words = json.dumps([self.label_names, self.clips.labels.tolist(), rows, segments])
+        return hashlib.sha256(words.encode()).hexdigest()
+
+    @property
+    def unit(self) -> str:
+        """What is classified."""
+        return "clips" if self.segments is None else "frames"
+
+
+def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabelledSpeech:
+    """Find recordings, labels and parts; leave out what cannot be read, if asked to.
+
+    Raises:
+        ValueError: Labels or segments are not what they should be, or segments are not for a frozen encoder.
+    """
+    parts, audio_column = open_recordings(args, accelerator)
+    if "labelled" in parts:
+        parts = DatasetDict({"train": parts["labelled"]})
+    in_segments = holds_segments(next(iter(parts.values())), args.label_column_name)
+    split = _readable_parts(args, accelerator, parts, audio_column, in_segments)
+    clips = concatenate_datasets([split[part] for part in PARTS])
+    index = index_speech(args, accelerator, clips, audio_column, decode=False)
+    ends = np.cumsum([len(split[part]) for part in PARTS])
+    rows = {part: np.arange(end - len(split[part]), end) for part, end in zip(PARTS, ends, strict=True)}
+    if in_segments:
+        segments = _read_segments(args, index, audio_column, sampling_rate)
+        label_names, labels = _segment_names(args, segments, rows), np.zeros(len(clips), np.int64)
+    else:
+        segments, (label_names, labels) = None, _encode_labels(args, split)
+    whole, cut_at_random = (
+        ClipDataset(
+            index.dataset,
+            audio_column,
+            index.seconds,
+            labels,
+            sampling_rate=sampling_rate,
+            max_seconds=args.max_length_seconds,
+            random_start=random_start,
+            seed=args.seed[0],
+        )
+        for random_start in (False, True)
+    )
+    return LabelledSpeech(whole, cut_at_random, label_names, rows, index.fingerprint, segments)
+
+
+def _readable_parts(
+    args: FinetuneArguments, accelerator: Accelerator, parts: DatasetDict, audio_column: str, in_segments: bool
+) -> DatasetDict:
+    """Give train, validation and test, without what cannot be read and what `--label_map` leaves out."""
+    column, label_map = args.label_column_name, read_label_map(args.label_map)
+    if in_segments and not args.freeze_encoder:
+        raise ValueError(
+            f"The column {column!r} holds segments, which are for the frames of frozen encoders alone: add "
+            "--freeze_encoder to run_finetune.py, or name a column with one label for each recording."
+        )
+    if label_map and not in_segments:
+        parts = DatasetDict({name: map_labels(part, column, label_map) for name, part in parts.items()})
+    good = {
+        name: index_speech(args, accelerator, part, audio_column, decode=True).dataset for name, part in parts.items()
+    }
+    recordings = next(iter(good.values())) if len(good) == 1 else DatasetDict(good)
+    return split_dataset(recordings, None if in_segments else column, split_column=args.split_column_name)
+
+
+def _encode_labels(args: FinetuneArguments, split: DatasetDict) -> tuple[list[str], np.ndarray]:
+    """Give the class names of the training part and the class ids of all clips, (N,)."""
+    label_names, train_labels = encode_labels(split["train"], args.label_column_name)
+    others = [encode_labels(split[part], args.label_column_name, label_names)[1] for part in PARTS[1:]]
+    return label_names, np.concatenate([train_labels, *others])
+
+
+def _read_segments(
+    args: FinetuneArguments, index: RecordingIndex, audio_column: str, sampling_rate: int
+) -> list[Segments]:
+    units_per_second = np.ones(len(index.dataset))
+    if args.segment_unit == "samples":  # of the recording's own rate
+        audio = AudioColumn(index.dataset, audio_column)
+        for row in range(len(audio)):
+            with open_sound(audio[row][0], sampling_rate, audio[row][1]) as sound:
+                units_per_second[row] = sound.sampling_rate
+    label_map = read_label_map(args.label_map)
+    return read_segments(index.dataset, args.label_column_name, units_per_second, index.seconds, label_map)
+
+
+def _segment_names(args: FinetuneArguments, segments: list[Segments], rows: dict[str, np.ndarray]) -> list[str]:
+    """Give the class names of the training part, sorted."""
+    names = {part: {label for row in rows[part] for label in segments[row].labels} for part in PARTS}
+    if unknown := sorted((names["validation"] | names["test"]) - names["train"]):
+        raise ValueError(
+            f"The segments of {args.label_column_name!r} hold {', '.join(unknown[:5])}, which the training part "
+            "lacks: move such recordings to it, or leave them out with --label_map."
+        )
+    return sorted(names["train"])

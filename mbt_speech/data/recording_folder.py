@@ -1,0 +1,156 @@
+"""A folder of sound files as a `DatasetDict`: its recordings, labels and parts.
+
+Labels are folder names, or stand in metadata files:
+
+    folder/yes/1.wav                              label "yes"
+    folder/train/yes/1.wav, folder/test/...       the same, in parts
+    folder/metadata.csv (.jsonl, .parquet)        columns file_name and whatever else; or one in each part's folder
+"""
+
+import csv
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Audio, Dataset, DatasetDict
+
+from feature_extraction.sound_sources import AUDIO_SUFFIXES
+
+from .splits import SPLIT_ALIASES, split_of
+
+logger = logging.getLogger(__name__)
+
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+def scan_folder(folder: str | os.PathLike) -> DatasetDict:
+    """Return the sound files below a folder, sorted by path, with their labels, in parts if it has parts.
+
+    Folders and files whose names start with a dot are passed over. Without metadata, ``label`` is the name of the
+    topmost folder that tells recordings apart (below the part's), and ``parent_folder``, where folders are nested
+    deeper, that of the folder the file lies in. With metadata, the columns are those of the metadata; recordings that
+    it does not list are left out, with a warning, and files that it lists but that are missing stay in: reading them
+    gives the `BadAudioError` that says so.
+
+    Raises:
+        ValueError: when the folder is missing or holds no recordings, when recordings lie beside the parts' folders,
+            or when a metadata file cannot be read or has no ``file_name``.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder.")
+    paths = sorted(_walk(root))
+    metadata_files = [path for path in paths if path.name.lower() in METADATA_NAMES]
+    recordings = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
+    columns = _read_metadata(metadata_files, recordings) if metadata_files else {"audio": [str(p) for p in recordings]}
+    if not columns.get("audio"):
+        raise ValueError(
+            f"{root} holds no recordings: looked for {' '.join(AUDIO_SUFFIXES)} and for metadata.csv. A folder of "
+            "parquet files, or one written by save_to_disk, is given with dataset_name."
+        )
+    places = [Path(os.path.relpath(path, root)).parent.parts for path in columns["audio"]]
+    parts, places = _parts_and_places(places, root)
+    if not metadata_files:
+        columns |= _folder_labels(places)
+    dataset = _as_dataset(columns, root)
+    rows = {part: [row for row, own_part in enumerate(parts) if own_part == part] for part in SPLIT_ALIASES}
+    return DatasetDict({part: dataset.select(own_rows) for part, own_rows in rows.items() if own_rows})
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, through links too, each real folder once, without hidden ones."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        subfolders[:] = [] if real in seen else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in seen:
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+        seen.add(real)
+
+
+def _parts_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the part of each recording, and its folders below the part's.
+
+    A folder that holds everything says nothing and is passed over. Parts are folders only if every top folder has the
+    name of one: in a set of keywords, "test" is a word.
+    """
+    while all(len(place) > 1 for place in places) and len({place[0] for place in places}) == 1:
+        places = [place[1:] for place in places]
+    tops = {place[0]: split_of(place[0]) for place in places if place}
+    if "train" not in tops.values() or None in tops.values():
+        return ["train"] * len(places), places
+    loose = sum(not place for place in places)
+    if loose:
+        raise ValueError(
+            f"{root} holds the parts {', '.join(sorted(tops))} and {loose} recordings beside them: move them."
+        )
+    return [str(tops[place[0]]) for place in places], [place[1:] for place in places]
+
+
+def _folder_labels(places: list[tuple[str, ...]]) -> dict[str, list[str | None]]:
+    labels = {}
+    if any(places):
+        labels["label"] = [place[0] if place else None for place in places]
+    if any(len(place) > 1 for place in places):
+        labels["parent_folder"] = [place[-1] if place else None for place in places]
+    return labels
+
+
+def _as_dataset(columns: dict[str, list[Any]], root: Path) -> Dataset:
+    try:
+        return Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"Rename {error.object!r}: names of files and folders must be UTF-8.") from error
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"A column of the metadata in {root} mixes types: {error}.") from error
+
+
+def _read_metadata(metadata_files: list[Path], recordings: list[Path]) -> dict[str, list[Any]]:
+    """Return the columns of all metadata files together, with the paths of ``file_name`` as ``audio``."""
+    if len({path.parent for path in metadata_files}) < len(metadata_files):
+        raise ValueError(f"Keep one metadata file a folder: there are {', '.join(map(str, metadata_files))}.")
+    rows = []
+    for path in metadata_files:
+        for row in _read_rows(path):
+            if not row.get("file_name") or "audio" in row:
+                raise ValueError(
+                    f"Every row of {path} must have a file_name (a path beside it), and none may have a column called "
+                    f"audio: there is one with {row}."
+                )
+            rows.append({"audio": os.path.normpath(path.parent / str(row.pop("file_name"))), **row})
+    unlisted = sorted({os.path.normpath(path) for path in recordings} - {row["audio"] for row in rows})
+    if unlisted:
+        logger.warning("%d recordings are left out: no metadata lists them (first: %s).", len(unlisted), unlisted[0])
+    columns = {column: None for row in rows for column in row}
+    return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pq.read_table(path).to_pylist()
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".jsonl":
+                return [dict(json.loads(line)) for line in file if line.strip()]
+            rows = list(csv.DictReader(file, strict=True))
+            if any(None in row for row in rows):
+                raise ValueError("a line has more cells than the first; quote cells that hold commas")
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    for column in set(rows[0]) - {"file_name"} if rows else ():
+        _type_cells(rows, column)
+    return rows
+
+
+def _type_cells(rows: list[dict[str, Any]], column: str) -> None:
+    """Make an empty cell of a csv column a missing value, and whole numbers numbers; "007" stays a string."""
+    filled = [row for row in rows if row[column]]
+    is_whole = all(re.fullmatch(r"-?[1-9]\d{,17}|0", row[column]) for row in filled)
+    for row in rows:
+        row[column] = (int(row[column]) if is_whole else row[column]) if row[column] else None

@@ -1,0 +1,160 @@
+"""The length of every recording, found once by header, kept in the cache of `datasets`, with the bad ones named.
+
+Axes: N recordings.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, config
+from tqdm.auto import tqdm
+
+from feature_extraction.sound_sources import audio_name
+from feature_extraction.speech import BadAudioError, recording_seconds
+
+# Shorter than two analysis windows of 25 ms, a recording says nothing.
+MIN_RECORDING_SECONDS = 0.05
+PROGRESS_FROM = 2_000
+
+
+class RecordingIndex(NamedTuple):
+    """What `index_recordings` found.
+
+    Attributes:
+        dataset: the recordings that can be used, in the order they came in.
+        seconds: their lengths, float64 (N,).
+        bad: name and reason of each recording that was left out.
+        fingerprint: a digest of the recordings that came in; other files, or changed ones, have another.
+    """
+
+    dataset: Dataset
+    seconds: np.ndarray
+    bad: list[tuple[str, str]]
+    fingerprint: str
+
+
+def index_recordings(
+    dataset: Dataset,
+    audio_column: str,
+    *,
+    on_bad_audio: str = "raise",
+    decode: bool = False,
+    min_seconds: float = MIN_RECORDING_SECONDS,
+    cache_dir: str | os.PathLike | None = None,
+) -> RecordingIndex:
+    """Measure all recordings by their headers and part the good from the bad.
+
+    The result is kept in ``cache_dir`` (by default in the cache of `datasets`) under a key of all paths, sizes and
+    times of change; for recordings inside a data file, of that data set's fingerprint.
+
+    Args:
+        dataset: the recordings.
+        audio_column: where their audio is.
+        on_bad_audio: "raise" to stop, "skip" to leave bad recordings out and list them.
+        decode: whether to decode every recording to the end, which also finds NaN samples and damage inside.
+        min_seconds: shorter recordings are bad.
+        cache_dir: where to keep the result.
+
+    Raises:
+        BadAudioError: with "raise", for the first bad recording, after all were measured.
+        ValueError: when no good recording is left.
+    """
+    if on_bad_audio not in ("raise", "skip"):
+        raise ValueError(f"on_bad_audio={on_bad_audio!r} must be raise or skip.")
+    cache_file = Path(cache_dir or config.HF_DATASETS_CACHE) / "mbt_recordings"
+    fingerprint = _fingerprint(dataset, audio_column)
+    cache_file /= f"{fingerprint}-{decode}-{min_seconds}.json"
+    measured = _read_cache(cache_file)
+    if measured is None:
+        measured = _measure(AudioColumn(dataset, audio_column), decode, min_seconds)
+        _write_cache(cache_file, measured)
+    bad = [(entry[0], entry[1]) for entry in measured if not isinstance(entry, float)]
+    if bad and on_bad_audio == "raise":
+        others = f" {len(bad) - 1} other recordings are bad too." if len(bad) > 1 else ""
+        raise BadAudioError(bad[0][0], f'{bad[0][1]}{others} With on_bad_audio "skip" they are left out and listed.')
+    good = [row for row, entry in enumerate(measured) if isinstance(entry, float)]
+    if not good:
+        raise ValueError(
+            f"None of the {len(dataset)} recordings can be used; the first: {' '.join(bad[0])}"
+            if bad
+            else "There are no recordings."
+        )
+    seconds = np.array([measured[row] for row in good], dtype=np.float64)
+    return RecordingIndex(dataset.select(good) if bad else dataset, seconds, bad, fingerprint)
+
+
+class AudioColumn:
+    """The undecoded audio values of a dataset, each with a name, read from Arrow without the other columns."""
+
+    def __init__(self, dataset: Dataset, audio_column: str):
+        self._paths = _paths(dataset, audio_column)
+        self._rows = dataset.select_columns([audio_column]).with_format("arrow")
+        self._column = audio_column
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> tuple[Any, str]:
+        value = self._rows[row][self._column][0].as_py() if self._paths is None else self._paths[row].as_py()
+        has_path = isinstance(value, str) or (isinstance(value, dict) and value.get("path"))
+        return value, audio_name(value) if has_path else f"recording {row}"
+
+
+def _fingerprint(dataset: Dataset, audio_column: str) -> str:
+    digest = hashlib.sha256()
+    paths = _paths(dataset, audio_column)
+    if paths is None:
+        digest.update(f"{dataset._fingerprint} {audio_column}".encode())
+        return digest.hexdigest()
+    for path in paths.to_pylist():
+        digest.update(f"{path}\0".encode())
+        with contextlib.suppress(OSError, ValueError, TypeError):  # it is bad, as measuring it will tell
+            status = os.stat(path)
+            digest.update(f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
+    """Return the paths of all recordings, or None if some are inside the data set."""
+    column = dataset.data.column(audio_column)
+    fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
+    if "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks):
+        return None
+    if "path" not in fields and not pa.types.is_string(column.type):
+        return None
+    values = dataset.select_columns([audio_column]).with_format("arrow")[:][audio_column].combine_chunks()
+    return values.field("path") if "path" in fields else values
+
+
+def _measure(column: AudioColumn, decode: bool, min_seconds: float) -> list[Any]:
+    def measure(row: int) -> float | tuple[str, str]:
+        audio, name = column[row]
+        try:
+            return recording_seconds(audio, decode=decode, min_seconds=min_seconds, name=name)
+        except BadAudioError as error:
+            return error.name, error.reason
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(measure, range(len(column)))
+        return list(tqdm(found, "Reading headers", len(column), unit=" files", disable=len(column) < PROGRESS_FROM))
+
+
+def _read_cache(path: Path) -> list[Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or half-written by another program
+        return None
+
+
+def _write_cache(path: Path, measured: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(measured), encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,138 @@
+"""From the scripts' arguments to recordings that can be read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from datasets import Dataset, DatasetDict, IterableDataset, interleave_datasets
+
+from mbt_speech.arguments import PretrainArguments, RunArguments
+from mbt_speech.corpora.synthetic.corpus import load_corpus
+
+from .recording_index import RecordingIndex, index_recordings
+from .recordings import PLAIN_AUDIO, load_recordings, load_stream
+
+SYNTHETIC = "synthetic"
+BAD_AUDIO_NAME = "bad_audio.txt"
+
+
+def source(args: RunArguments) -> str:
+    """Name the data, without the folders above it."""
+    if args.train_dir is not None:
+        return Path(args.train_dir).resolve().name
+    if args.dataset_name == "synthetic":
+        return f"the built-in corpus of synthetic speech ({args.dataset_config_name or 'small'})"
+    name = args.dataset_name or ""
+    name = Path(name).name if Path(name).exists() else name
+    return " ".join(word for word in (name, args.dataset_config_name, args.train_split_name) if word)
+
+
+def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[DatasetDict, str]:
+    """Open what the arguments name; one process downloads, the others wait.
+
+    Returns:
+        The parts, or with `--train_split_name` that one alone as "train", and the audio column.
+
+    Raises:
+        ValueError: There is no such part, or nothing to read.
+    """
+    with accelerator.main_process_first():
+        if args.dataset_name == SYNTHETIC:
+            parts, audio_column = load_corpus(args.dataset_config_name or "small"), "audio"
+        elif args.dataset_name is not None:  # loads no other split than the one that is named
+            return load_recordings(
+                dataset_name=args.dataset_name,
+                dataset_config_name=args.dataset_config_name,
+                split=args.train_split_name,
+                audio_column_name=args.audio_column_name,
+                revision=args.dataset_revision,
+                token=args.hub_token,
+            )
+        else:
+            parts, audio_column = load_recordings(args.train_dir, audio_column_name=args.audio_column_name)
+    if args.train_split_name is not None:
+        parts = DatasetDict({"train": choose_part(parts, args.train_split_name)})
+    return parts, audio_column
+
+
+def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[Dataset | IterableDataset, str]:
+    """Open what pre-training reads: one data set or several ones mixed, as a stream or not; with its audio column.
+
+    Raises:
+        ValueError: There is no such split, or nothing to read.
+    """
+    if not args.streaming and not args.interleave_datasets:
+        parts, audio_column = open_recordings(args, accelerator)
+        return choose_part(parts, "unlabelled", "train"), audio_column
+    names = [args.dataset_name or args.train_dir, *args.interleave_datasets]
+    opened = []
+    for number, name in enumerate(names):
+        own = args if number == 0 else replace(
+            args, dataset_name=name, train_dir=None, dataset_config_name=None, dataset_revision=None
+        )  # fmt: skip
+        if args.streaming:
+            recordings, audio_column = load_stream(
+                str(name),
+                own.dataset_config_name,
+                split=args.train_split_name or "train",
+                audio_column_name=args.audio_column_name,
+                revision=own.dataset_revision,
+                token=args.hub_token,
+            )
+        else:
+            parts, audio_column = open_recordings(own, accelerator)
+            recordings = choose_part(parts, "unlabelled", "train")
+        # One column of one type, whatever the data sets have beside it.
+        recordings = recordings.select_columns([audio_column])
+        recordings = recordings if audio_column == "audio" else recordings.rename_column(audio_column, "audio")
+        opened.append(recordings.cast_column("audio", PLAIN_AUDIO))
+    if len(opened) == 1:
+        return opened[0], "audio"
+    mixed = interleave_datasets(
+        opened, args.interleave_probabilities or None, seed=args.seed, stopping_strategy="all_exhausted"
+    )
+    return mixed, "audio"
+
+
+def choose_part(parts: DatasetDict, *names: str) -> Dataset:
+    """Give the first of the named parts that exists.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for name in names:
+        if name in parts:
+            return parts[name]
+    raise ValueError(
+        f"There is no split {' or '.join(names)}: choose one of {', '.join(map(str, parts))} with --train_split_name."
+    )
+
+
+def index_speech(
+    args: RunArguments, accelerator: Accelerator, recordings: Dataset, audio_column: str, *, decode: bool
+) -> RecordingIndex:
+    """Measure the recordings; list those that `--on_bad_audio skip` leaves out in `bad_audio.txt`.
+
+    Args:
+        args: The run.
+        accelerator: One process measures, the others read its result.
+        recordings: What to measure.
+        audio_column: Where their audio is.
+        decode: Read every recording to its end, to find damage that its header does not tell of.
+    """
+    with accelerator.main_process_first():
+        index = index_recordings(recordings, audio_column, on_bad_audio=args.on_bad_audio, decode=decode)
+    report_bad_audio(args, accelerator, index.bad)
+    return index
+
+
+def report_bad_audio(args: RunArguments, accelerator: Accelerator, bad: list[tuple[str, str]]) -> None:
+    """Add recordings that were skipped to `bad_audio.txt`, each once, and say how many there are."""
+    if not bad:
+        return
+    path = Path(args.output_dir) / BAD_AUDIO_NAME
+    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = sorted({*known, *(f"{name}\t{reason}" for name, reason in bad)})
+    if accelerator.is_main_process and len(lines) > len(known):
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        accelerator.print(f"{len(lines)} recordings cannot be read and are skipped: see {path}.")

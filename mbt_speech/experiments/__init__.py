@@ -1,0 +1,1 @@
+"""Whole experiments from the scripts' own commands: the demo, ablations."""

@@ -1,0 +1,228 @@
+"""Ablations: pre-train over a grid of arguments, fit linear heads on every encoder, and draw accuracy over the grid.
+
+    python -m mbt_speech.experiments.ablation recipes/ablations/density.yaml
+
+`runs/ablations/<name>` then holds an encoder for each cell of the grid, `results.csv`, `results.md` and
+`accuracy.png`. What is done is not done again: a second call goes on where the first one stopped.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from mbt_speech.reports.label_curves import MIN_SEEDS, in_words, paired_difference
+from mbt_speech.reports.pictures import draw_curves
+
+from .commands import finetune, pretrain
+
+OUTPUT_DIR = Path("runs/ablations")
+CONTROLS = ("random", "stats")
+LABEL_FRACTION = "label_fraction"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A recipe of `recipes/ablations`."""
+
+    title: str
+    """What the picture is about."""
+    axis: str
+    """The varied argument along the horizontal axis, or `label_fraction`; the others make curves, and `seed` makes
+    repetitions: with three or more, cells are compared, paired by it."""
+    vary: dict[str, list | dict[str, Any]]
+    """Argument of pre-training -> its values, or their names -> values. `config_overrides.x` is entry x of that JSON
+    object."""
+    pretrain: dict[str, Any]
+    """Arguments that all encoders share."""
+    finetune: dict[str, Any]
+    """Arguments of the linear heads."""
+    tasks: dict[str, str | None]
+    """Label column -> column of its parts, if there is one."""
+    baseline: dict[str, Any] | None = None
+    """Arguments of one more encoder, drawn as a line across; `{}` is the shared arguments alone."""
+    controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    """Encoders without pre-training."""
+
+    def __post_init__(self):
+        if self.axis not in (*self.vary, LABEL_FRACTION):
+            known = ", ".join([*self.vary, LABEL_FRACTION])
+            raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {known}.")
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Give the varied arguments of every encoder, values that have names by their names."""
+        grid = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+        return grid + ([] if self.baseline is None else [self.baseline])
+
+    def arguments(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the arguments of pre-training for a cell."""
+        named = {name: values for name, values in self.vary.items() if isinstance(values, dict)}
+        return merged(
+            self.pretrain,
+            {
+                name: named[name][value] if name in named and value in named[name] else value
+                for name, value in cell.items()
+            },
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run an ablation."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="a YAML file of recipes/ablations")
+    parser.add_argument("--output_dir", type=Path, help="by default runs/ablations/NAME")
+    args = parser.parse_args(argv)
+    ablation = read_ablation(args.recipe)
+    output_dir = args.output_dir or OUTPUT_DIR / args.recipe.stem
+    encoders = {}
+    for number, cell in enumerate(ablation.cells()):
+        print(f"\n[{number + 1}/{len(ablation.cells())}] {describe(cell)}", flush=True)
+        encoders[train_encoder(ablation, cell, output_dir)] = cell
+    for task, split_column in ablation.tasks.items():
+        words = ["--model_name_or_path", *map(str, encoders), *ablation.controls, "--freeze_encoder"]
+        words += ["--label_column_name", task, *(["--split_column_name", split_column] if split_column else [])]
+        words += as_words(ablation.finetune)
+        finetune(*words, output_dir=output_dir / "tasks" / task)
+    report(ablation, collect(ablation, encoders, output_dir), output_dir)
+
+
+def read_ablation(path: Path) -> Ablation:
+    """Read a recipe.
+
+    Raises:
+        ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
+    """
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return Ablation(**recipe)
+    except TypeError as error:
+        raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
+
+
+def describe(cell: Mapping[str, Any]) -> str:
+    """Name a cell of the grid."""
+    return ", ".join(f"{name.split('.')[-1]} {value}" for name, value in cell.items()) or "baseline"
+
+
+def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path) -> Path:
+    """Pre-train the encoder of a cell, unless it is there; gives its folder."""
+    words = as_words(ablation.arguments(cell))
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
+    name = "-".join(f"{key.split('.')[-1]}_{value}".replace(" ", "_") for key, value in cell.items()) or "baseline"
+    folder = output_dir / "encoders" / f"{name}-{digest}"
+    if not (folder / "README.md").is_file():  # the card is written last
+        pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=folder)
+    return folder
+
+
+def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a cell's arguments over the shared ones; `a.b` is entry b of the object a."""
+    arguments = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
+    for name, value in cell.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            arguments.setdefault(outer, {})[inner] = value
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def as_words(arguments: Mapping[str, Any]) -> list[str]:
+    """Write arguments as they stand on a command line."""
+    words = []
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
+    return words
+
+
+def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> pd.DataFrame:
+    """Gather the results: a row for each task, encoder, share of labels and seed."""
+    rows = []
+    for task in ablation.tasks:
+        for row in pd.read_csv(output_dir / "tasks" / task / "results.csv").to_dict("records"):
+            cell = encoders.get(Path(row["method"]))
+            rows.append({**row, **locate(ablation, cell, row["method"], row["label_fraction"])})
+    return pd.DataFrame(rows)
+
+
+def locate(ablation: Ablation, cell: Mapping[str, Any] | None, method: str, label_fraction: float) -> dict[str, Any]:
+    """Give a result's curve and position in the picture, its cell without the seed, and the seed of pre-training."""
+    if cell is None or cell == ablation.baseline:
+        name = method if cell is None else describe(cell)
+        place = {"curve": name, "position": None, "cell": name, "pretraining_seed": None}
+    else:
+        without_seed = {name: value for name, value in cell.items() if name != "seed"}
+        rest = {name: value for name, value in without_seed.items() if name != ablation.axis}
+        place = {
+            "curve": describe(rest) if rest else "pre-trained",
+            "position": cell.get(ablation.axis),
+            "cell": describe(without_seed),
+            "pretraining_seed": cell.get("seed"),
+        }
+    return place | ({"position": label_fraction} if ablation.axis == LABEL_FRACTION else {})
+
+
+def compare(ablation: Ablation, results: pd.DataFrame) -> list[str]:
+    """Say how every cell differs from the first one, paired by the seed of pre-training, if there are enough seeds."""
+    if len(ablation.vary.get("seed", [])) < MIN_SEEDS:
+        return []
+    accuracies: dict[tuple, dict[tuple, list[float]]] = {}
+    for row in results.dropna(subset=["pretraining_seed"]).to_dict("records"):
+        of_cells = accuracies.setdefault((row["task"], row["label_fraction"]), {})
+        of_cells.setdefault((row["cell"], row["pretraining_seed"]), []).append(row["accuracy"])
+    lines = [
+        "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:",
+        "",
+    ]
+    for (task, fraction), of_cells in accuracies.items():
+        means = [
+            {"method": cell, "seed": seed, "accuracy": float(np.mean(values))}
+            for (cell, seed), values in of_cells.items()
+        ]
+        first, *others = dict.fromkeys(row["method"] for row in means)
+        for other in others:
+            words = in_words(paired_difference(means, first, other), first, other)
+            lines.append(f"- {task}, {100 * fraction:g} % of the labels: {words}")
+    return lines
+
+
+def report(ablation: Ablation, results: pd.DataFrame, output_dir: Path) -> None:
+    """Write table and picture, and print the table."""
+    results.to_csv(output_dir / "results.csv", index=False)
+    results = results.assign(position=results["position"].map(lambda value: "" if pd.isna(value) else value))
+    heads = {"curve": "", "position": ablation.axis.split(".")[-1], "label_fraction": "labels"}
+    if ablation.axis == LABEL_FRACTION:
+        heads.pop("label_fraction")
+    table = results.groupby([*heads, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
+    cells = table.apply(
+        lambda row: f"{row['mean']:.1f}" + ("" if pd.isna(row["std"]) else f" ± {row['std']:.1f}"), axis=1
+    ).unstack("task")
+    lines = [
+        "| " + " | ".join(map(str, row)) + " |"
+        for row in [
+            [*heads.values(), *cells.columns],
+            *([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True)),
+        ]
+    ]
+    lines.insert(1, "|---" * (len(heads) + len(cells.columns)) + "|")
+    if differences := compare(ablation, results):
+        lines += ["", *differences]
+    data = Path(str(ablation.pretrain.get("train_dir") or ablation.pretrain.get("dataset_name"))).name
+    text = f"{ablation.title}: accuracy in %, mean ± standard deviation over seeds ({data})\n\n" + "\n".join(lines)
+    (output_dir / "results.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}")
+    draw_curves(output_dir / "accuracy.png", results, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
+    print(f"\nEverything is in {output_dir}.")
+
+
+if __name__ == "__main__":
+    main()

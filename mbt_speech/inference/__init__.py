@@ -1,0 +1,1 @@
+"""A checkpoint in use: sound files, frames, verification, export, HEAR and SUPERB."""

@@ -1,0 +1,208 @@
+"""A checkpoint as one ONNX file that hears waveforms, front end included, for runtimes without PyTorch.
+
+    python -m mbt_speech.inference.export runs/mine --output mine.onnx
+
+The file takes `input_values` (B, S), a batch of clips of one length at the extractor's sampling rate, and gives
+`logits` (B, K) of a fine-tuned checkpoint, or `pooler_output` (B, H) and `last_hidden_state` (B, T', H) of a
+pre-trained one. Its metadata hold `sampling_rate` and, with logits, `id2label`.
+
+Axes: B clips, S samples, T frames, F bins of the Fourier transform, M mel bins, T' output frames, H hidden size,
+K classes.
+"""
+
+import argparse
+import importlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from feature_extraction import MBTFeatureExtractor
+from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
+from modeling_mbt import MBTForSequenceClassification, MBTModel
+
+from .frame_encoder import open_checkpoint
+
+EXAMPLE_SHAPE = (2, 8000)  # any two sizes above one: both axes stay free
+QUANTIZED_OPERATORS = ["Conv", "MatMul"]
+
+
+class WaveformFrontEnd(nn.Module):
+    """What the extractor does to whole clips, (B, S) -> (B, T, M), in operations that ONNX has.
+
+    The extractor itself cuts batches into chunks and its filterbank into blocks, for the sake of a CPU's caches.
+    """
+
+    filterbank: Tensor
+
+    def __init__(self, extractor: MBTFeatureExtractor):
+        super().__init__()
+        self.extractor = extractor
+        self.register_buffer("filterbank", torch.tensor(_filterbank(extractor), dtype=torch.float32))
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Give the features, normalised."""
+        extractor = self.extractor
+        power = power_spectrogram(input_values, extractor.n_fft, extractor.win_length, extractor.hop_length)
+        decibels = 10 * (power @ self.filterbank).clamp(min=extractor.power_floor).log10()
+        return extractor.normalize(decibels, torch.ones_like(decibels[..., 0]))
+
+
+class WaveformModel(nn.Module):
+    """Front end and model: (B, S) -> the tensors that `output_names` lists."""
+
+    def __init__(self, model: MBTModel | MBTForSequenceClassification, extractor: MBTFeatureExtractor):
+        super().__init__()
+        self.front_end = WaveformFrontEnd(extractor)
+        self.model = model
+        self.is_classifier = isinstance(model, MBTForSequenceClassification)
+        self.output_names = ["logits"] if self.is_classifier else ["pooler_output", "last_hidden_state"]
+
+    @classmethod
+    def from_pretrained(cls, model_folder: str | Path) -> "WaveformModel":
+        """Open a checkpoint in evaluation mode; errors as of `open_checkpoint`."""
+        return cls(*open_checkpoint(model_folder)).eval()
+
+    def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:
+        """Give the outputs in the order of `output_names`."""
+        output = self.model(self.front_end(input_values), return_dict=True)
+        return tuple(output[name] for name in self.output_names)
+
+    def metadata(self) -> dict[str, str]:
+        """What a file needs to say beside its weights."""
+        metadata = {"sampling_rate": str(self.front_end.extractor.sampling_rate)}
+        if self.is_classifier:
+            metadata["id2label"] = json.dumps(self.model.config.id2label)
+        return metadata
+
+
+def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = False) -> None:
+    """Write a model as one ONNX file with free batch and time axes.
+
+    Args:
+        model: Of `WaveformModel.from_pretrained`.
+        output: The file; its folder is made.
+        quantize: Store the weights of the network in 8 bits, and multiply in 8 bits too (dynamic
+            quantisation: activations are scaled batch by batch). The front end stays in float32.
+
+    Raises:
+        ImportError: The `export` extra is not installed.
+    """
+    require("onnxscript")
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    example = torch.randn(EXAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        program: Any = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["input_values"],
+            output_names=model.output_names,
+            dynamic_shapes={"input_values": {0: "batch", 1: "samples"}},
+        )
+    program.model.metadata_props.update(model.metadata())
+    if not quantize:
+        program.save(output, external_data=False)
+        return
+    with tempfile.TemporaryDirectory() as workplace:
+        program.save(Path(workplace) / "float32.onnx", external_data=False)
+        _quantize(Path(workplace), output)
+
+
+def open_onnx(path: str | Path, *, num_threads: int = 0) -> Any:
+    """Open a file in onnxruntime on the CPU.
+
+    Args:
+        path: Of the file.
+        num_threads: Of one operator; 0 lets onnxruntime choose.
+
+    Returns:
+        An `onnxruntime.InferenceSession`: `run(None, {"input_values": waveforms})` gives a list of arrays.
+
+    Raises:
+        ImportError: The `export` extra is not installed.
+    """
+    onnxruntime = require("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def largest_difference(model: WaveformModel, session: Any, waveforms: Tensor) -> float:
+    """Give the largest absolute difference of any output between PyTorch and an opened file, on waveforms (B, S)."""
+    with torch.no_grad():
+        expected = model(waveforms)
+    outputs = session.run(model.output_names, {"input_values": waveforms.numpy()})
+    return max(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, outputs, strict=True))
+
+
+def require(module: str) -> ModuleType:
+    """Import a module of the `export` extra, or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        message = f'Export needs {module}, which is not installed: `pip install "mbt-speech[export]"`.'
+        raise ImportError(message) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export from the command line, and say what the file takes, gives, weighs, and by how much it differs."""
+    parser = argparse.ArgumentParser(description="Write an MBT checkpoint as ONNX, front end included.")
+    parser.add_argument("model_folder", help="what from_pretrained opens")
+    parser.add_argument("--output", default="model.onnx")
+    parser.add_argument("--quantize", action="store_true", help="8-bit weights: about a quarter of the size")
+    args = parser.parse_args(arguments)
+    model = WaveformModel.from_pretrained(args.model_folder)
+    export_onnx(model, args.output, quantize=args.quantize)
+    extractor = model.front_end.extractor
+    noise = 0.1 * torch.randn(3, extractor.sampling_rate, generator=torch.Generator().manual_seed(0))
+    print(
+        f"{args.output}: {Path(args.output).stat().st_size / 1e6:.2f} MB, input_values (batch, samples at "
+        f"{extractor.sampling_rate} Hz) -> {', '.join(model.output_names)}; differs from PyTorch on noise by at most "
+        f"{largest_difference(model, open_onnx(args.output), noise):.1e}."
+    )
+
+
+def _filterbank(extractor: MBTFeatureExtractor) -> np.ndarray:
+    """Weights (F, M) of the mel bands, or of the Fourier bins that are kept."""
+    low, high = extractor.min_frequency, extractor.max_frequency
+    if extractor.frequency_scale == "mel":
+        return mel_filterbank(extractor.feature_size, extractor.n_fft, extractor.sampling_rate, low, high)
+    frequencies = np.fft.rfftfreq(extractor.n_fft, 1 / extractor.sampling_rate)
+    return np.eye(len(frequencies))[:, (low <= frequencies) & (frequencies <= high)]
+
+
+def _quantize(workplace: Path, output: Path) -> None:
+    """Quantise `float32.onnx` of the workplace, the front end aside.
+
+    Weights are unsigned: onnxruntime's signed 8-bit convolutions take twice as long on x86.
+    """
+    quantization, onnx = require("onnxruntime.quantization"), require("onnx")
+    quantization.quant_pre_process(
+        workplace / "float32.onnx", workplace / "shapes.onnx", skip_optimization=True, skip_symbolic_shape=True
+    )
+    nodes = onnx.load(workplace / "shapes.onnx").graph.node
+    quantization.quantize_dynamic(
+        workplace / "shapes.onnx",
+        output,
+        op_types_to_quantize=QUANTIZED_OPERATORS,
+        weight_type=quantization.QuantType.QUInt8,
+        nodes_to_exclude=[node.name for node in nodes if "front_end" in _module_path(node)],
+    )
+
+
+def _module_path(node: Any) -> str:
+    """Where in the PyTorch model a node of the graph comes from, as the exporter noted it."""
+    return next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""MBT for SUPERB (arXiv 2105.01051): an upstream of s3prl, which itself is not needed here.
+
+In s3prl, `s3prl/upstream/mbt/hubconf.py` names it, and a checkpoint is its `-k`:
+
+    from mbt_speech.inference.s3prl_upstream import UpstreamExpert
+    def mbt_local(ckpt, *args, **kwargs): return UpstreamExpert(ckpt, *args, **kwargs)
+
+    python run_downstream.py -m train -u mbt_local -k runs/mine -d speech_commands -n mine
+
+Axes: B clips, T' output frames, H hidden size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .frame_encoder import FrameEncoder
+
+
+class UpstreamExpert(nn.Module):
+    """A checkpoint's encoder, frozen or trained along, as s3prl decides.
+
+    Args:
+        ckpt: Folder of the checkpoint, or its name on the Hub.
+        model_config: Part of s3prl's interface; a checkpoint brings its own.
+        **kwargs: Likewise.
+
+    Raises:
+        OSError: There is no checkpoint, or no `preprocessor_config.json` beside it.
+        ValueError: The checkpoint is not one of an MBT model.
+    """
+
+    def __init__(self, ckpt: str, model_config: str | None = None, **kwargs):
+        super().__init__()
+        self.name = "MBT"
+        self.encoder = FrameEncoder.from_pretrained(ckpt)
+
+    def get_downsample_rates(self, key: str) -> int:
+        """Distance between frames in samples, the same for every key."""
+        return self.encoder.samples_per_frame
+
+    def forward(self, wavs: Sequence[Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        """Represent clips.
+
+        Args:
+            wavs: B waveforms (S,) in [-1, 1] at the extractor's rate, of any lengths.
+
+        Returns:
+            `hidden_states`, a list of (B, T', H), zero past a clip's end: the encoder's last layers, as many as have
+            the representation's width and rate, for the downstream's weighted sum; and the last of them,
+            `last_hidden_state`.
+
+        Raises:
+            ValueError: A clip is empty, shorter than a window, not of floats, or holds NaN or infinity.
+        """
+        linear_outputs: list[Tensor] = []
+
+        def keep(layer, inputs, output):
+            linear_outputs.append(output)
+
+        # Hooks of this call alone: copies of the module on several devices must not share a list.
+        hooks = [layer.register_forward_hook(keep) for layer in self.encoder.model.encoder.frame_layers]
+        try:
+            last = self.encoder(list(wavs)).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        real = self._real_frames(wavs, last)
+        earlier = [torch.relu(output) * real for output in linear_outputs[:-1] if output.shape == last.shape]
+        return {"hidden_states": [*earlier, last], "last_hidden_state": last}
+
+    def _real_frames(self, wavs: Sequence[Tensor], frames: Tensor) -> Tensor:
+        """1 in a clip's own frames, else 0, (B, T', 1)."""
+        lengths = torch.tensor([len(wav) for wav in wavs], device=frames.device)
+        centres = torch.arange(frames.shape[1], device=frames.device) * self.encoder.samples_per_frame
+        return (centres <= lengths[:, None]).to(frames.dtype).unsqueeze(-1)

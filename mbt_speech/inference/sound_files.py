@@ -1,0 +1,139 @@
+"""Embeddings and predictions of sound files, batch by batch: what `python -m mbt_speech` is made of.
+
+It takes no more than opening a checkpoint does: neither `datasets` nor torchaudio nor FFmpeg.
+
+Axes: N recordings, B recordings of a batch, H features of a representation, K classes.
+"""
+
+import csv
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from feature_extraction import BadAudioError, MBTFeatureExtractor, to_waveform
+from feature_extraction.sound_sources import AUDIO_SUFFIXES
+from modeling_mbt import MBTForSequenceClassification, MBTModel
+
+Rows = list[dict[str, Any]]
+
+
+def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
+    """Give the files that are named, and the sound files below the folders that are named, sorted.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = []
+    for path in map(Path, paths):
+        below = sorted(one for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file())
+        found += below if path.is_dir() else [path]
+    if not found:
+        raise ValueError(f"There are no sound files in {', '.join(map(str, paths))}.")
+    return found
+
+
+class Recognizer:
+    """A checkpoint and its feature extractor, that read sound files.
+
+    Args:
+        model_name_or_path: A folder or a name on the Hub.
+        model_class: `MBTModel` to embed, `MBTForSequenceClassification` to classify.
+        device: Where to compute.
+        batch_size: Recordings that are computed at a time.
+        max_length_seconds: Longer recordings are cut to this.
+        on_bad_audio: "raise", or "skip" to leave out what cannot be read, with a line on stderr.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        model_class: type[PreTrainedModel] = MBTModel,
+        *,
+        device: str = "cpu",
+        batch_size: int = 16,
+        max_length_seconds: float = 20.0,
+        on_bad_audio: str = "raise",
+    ):
+        self.model: PreTrainedModel = model_class.from_pretrained(model_name_or_path)
+        self.model.eval().to(torch.device(device))  # pyright: ignore[reportArgumentType] - a decorated method
+        self.extractor = MBTFeatureExtractor.from_pretrained(model_name_or_path)
+        self.device, self.batch_size, self.on_bad_audio = device, batch_size, on_bad_audio
+        self.max_length_seconds = max_length_seconds
+
+    def embed(self, recordings: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
+        """Represent recordings: those that could be read, and their representations (N, H) float32."""
+        files, outputs = self._run(recordings, lambda output: output.pooler_output)
+        return files, outputs
+
+    def predict(self, recordings: Sequence[Path], top_k: int = 5) -> tuple[list[Path], list[Rows]]:
+        """Classify recordings: those that could be read, and for each what `pipeline` gives.
+
+        That is `[{"score": ..., "label": ...}, ...]`, the most probable class first, `top_k` of them at most.
+        """
+        assert isinstance(self.model, MBTForSequenceClassification)
+        files, probabilities = self._run(recordings, lambda output: output.logits.float().softmax(1))
+        names: Any = self.model.config.id2label
+        return files, [
+            [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]
+            for row in probabilities
+        ]
+
+    @torch.no_grad()
+    def _run(self, recordings: Sequence[Path], choose: Callable[[Any], torch.Tensor]) -> tuple[list[Path], np.ndarray]:
+        files, rows = [], []
+        with tqdm(total=len(recordings), desc="Recordings", unit="file", disable=len(recordings) < 2) as bar:
+            for batch, waveforms in self._batches(recordings, bar):
+                rate = self.extractor.sampling_rate
+                inputs = self.extractor(waveforms, sampling_rate=rate, return_tensors="pt", device=self.device)
+                rows.append(choose(self.model(**inputs)).float().cpu().numpy())
+                files += batch
+        if not rows:
+            raise ValueError("None of the recordings can be read.")
+        return files, np.concatenate(rows)
+
+    def _batches(self, recordings: Sequence[Path], bar: tqdm) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+        files, waveforms = [], []
+        for number, recording in enumerate(recordings, 1):
+            bar.update()
+            try:
+                waveforms.append(self._read(recording))
+                files.append(recording)
+            except BadAudioError as error:
+                if self.on_bad_audio == "raise":
+                    raise
+                print(f"{error} It is left out.", file=sys.stderr)
+            if files and (len(files) == self.batch_size or number == len(recordings)):
+                yield files, waveforms
+                files, waveforms = [], []
+
+    def _read(self, recording: Path) -> np.ndarray:
+        rate = self.extractor.sampling_rate
+        least = self.extractor.win_length / rate
+        return to_waveform(recording, rate, duration_seconds=self.max_length_seconds, min_seconds=least)
+
+
+def write_table(path: Path, rows: Rows) -> None:
+    """Write rows of one kind to a .csv or .parquet file.
+
+    Raises:
+        ValueError: The name ends otherwise, or pandas is not there for parquet.
+    """
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        try:
+            importlib.import_module("pandas").DataFrame(rows).to_parquet(path)
+        except ImportError as error:
+            raise ValueError(f"Parquet takes pandas and pyarrow ({error}): install them, or name a .csv.") from None
+    else:
+        raise ValueError(f"--output {path} must end in .csv or .parquet (or .npz for embeddings).")

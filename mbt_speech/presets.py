@@ -1,0 +1,137 @@
+"""Named combinations of model, features, crop and distortions.
+
+A preset names only what differs from the defaults of `MBTConfig` and `MBTFeatureExtractor`, where every other number
+has its home.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from modeling_mbt import MBTConfig
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What a model hears of a recording while it is pre-trained."""
+
+    crop_seconds: float
+    """Length of a crop."""
+    features: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `MBTFeatureExtractor`."""
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `MBTAugmentation`: lists of distortions for `waveform` and `features`."""
+
+    def extractor(self, **overrides) -> MBTFeatureExtractor:
+        """Create the feature extractor; `overrides` are further arguments of it."""
+        return MBTFeatureExtractor(**{**self.features, **overrides})
+
+    def augmenter(self) -> MBTAugmentation:
+        """Create the distortions."""
+        return MBTAugmentation(**self.augmentation)
+
+
+# 64 log-mels every 10 ms, and the distortions that mattered most for speech in published ablations: mixing with other
+# clips and random resize crops of the log-mel (BYOL-A, arXiv 2204.07402).
+STRONG = Sound(
+    crop_seconds=0.96,
+    augmentation={
+        "features": [
+            {"name": "mixup", "ratio": [0.0, 0.4]},
+            {"name": "random_resize_crop"},
+            {"name": "noise", "ratio": [0.0, 0.2]},
+            {"name": "fader", "gain": 1.0},
+        ]
+    },
+)
+# The 513 x 32 spectrogram of one second of arXiv 2309.03619; waveform distortions of its authors' sibling work, two of
+# four for each view.
+FAITHFUL = Sound(
+    crop_seconds=1.0,
+    features={
+        "feature_size": 513,
+        "hop_length": 512,
+        "win_length": 1024,
+        "n_fft": 1024,
+        "frequency_scale": "linear",
+        "min_frequency": 0.0,
+        "max_frequency": 8000.0,
+    },
+    augmentation={
+        "waveform": [
+            {
+                "choose": 2,
+                "of": [
+                    {"name": "gaussian_noise", "amplitude": [0.001, 0.015]},
+                    {"name": "time_stretch", "rate": [0.8, 1.25]},
+                    {"name": "pitch_shift", "semitones": [-4, 4]},
+                    {"name": "shift", "fraction": [-0.5, 0.5]},
+                ],
+            }
+        ]
+    },
+)
+# 32 log-mels of half a second: for tests and for trying things out.
+TINY = Sound(crop_seconds=0.48, features={"feature_size": 32}, augmentation=STRONG.augmentation)
+SOUNDS = {"strong": STRONG, "faithful": FAITHFUL, "tiny": TINY}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `--preset` chooses."""
+
+    sound: Sound
+    """Features, distortions, and the length of a crop."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `MBTConfig`."""
+
+    @property
+    def crop_seconds(self) -> float:
+        """Length of a pre-training crop."""
+        return self.sound.crop_seconds
+
+    def extractor(self, **overrides) -> MBTFeatureExtractor:
+        """Create the feature extractor; `overrides` are further arguments of it."""
+        return self.sound.extractor(**overrides)
+
+    def config(self, **overrides) -> MBTConfig:
+        """Create the config for the preset's features; `overrides` are further arguments of it."""
+        return MBTConfig(**{"num_mel_bins": self.extractor().feature_size, **self.model, **overrides})
+
+    def augmenter(self) -> MBTAugmentation:
+        """Create the distortions."""
+        return self.sound.augmenter()
+
+
+PRESETS = {
+    # The time axis is kept; 0.77 M parameters.
+    "strong": Preset(STRONG),
+    # arXiv 2309.03619: 2048 latents (its layers are not given: a one-channel ResNet-50 has that width).
+    "faithful": Preset(
+        FAITHFUL,
+        model={
+            "embedding_size": 64,
+            "layer_type": "bottleneck",
+            "hidden_sizes": [256, 512, 1024, 2048],
+            "depths": [3, 4, 6, 3],
+            "time_strides": [1, 2, 2, 2],
+            "frequency_strides": [1, 2, 2, 2],
+            "frame_hidden_sizes": [],
+            "pooling_mode": "mean",
+            "projector_sizes": [2048, 2048, 2048],
+            "redundancy_loss_weight": 0.0051,
+        },
+    ),
+    # Seconds on a CPU: for tests and for trying things out.
+    "tiny": Preset(
+        TINY,
+        model={
+            "hidden_sizes": [8, 16, 24],
+            "depths": [1, 1, 1],
+            "time_strides": [2, 2, 1],
+            "frequency_strides": [2, 2, 2],
+            "frame_hidden_sizes": [32],
+            "projector_sizes": [48, 48],
+        },
+    ),
+}

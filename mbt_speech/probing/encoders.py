@@ -1,0 +1,133 @@
+"""Frozen encoders behind one interface: what turns waveforms into representations, of clips and of their frames.
+
+MBT's encoders and log-mel statistics are here; those of other models on the Hub in `hub_encoders`.
+
+Axes: B clips, S samples, T' frames, H features of a representation, M mel bins.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from feature_extraction import MBTFeatureExtractor
+from mbt_speech.inference.frame_encoder import FrameEncoder
+from modeling_mbt import MBTModel
+
+CONTEXT_FRAMES = 2  # that a frame of log-mel statistics sees on either side of itself
+# Settings of the classes and the files, and not of what the encoder computes.
+NEUTRAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version"}
+
+
+class FrozenEncoder(ABC):
+    """What turns waveforms into representations; a clip's depends on nothing but the clip.
+
+    Waveforms are (B, S) float32 in [-1, 1], zero past their `lengths` (B,) in samples.
+    """
+
+    sampling_rate: int
+    """In Hz, what it hears."""
+
+    @abstractmethod
+    def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Represent the frames of clips: (B, T', H), and True for those of the clip itself, (B, T')."""
+
+    @abstractmethod
+    def centres(self, num_frames: int) -> Tensor:
+        """Give the samples on which the first frames are centred, (num_frames,) float32."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify, in JSON, all that representations depend on beside the audio."""
+
+    def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Represent clips by the mean of their frames, (B, H)."""
+        frames, real = self.frames(waveforms, lengths)
+        weights = real.unsqueeze(-1).to(frames.dtype)
+        return (frames * weights).sum(1) / weights.sum(1)
+
+    def to(self, device: torch.device) -> Self:
+        """Move to where the waveforms are, in evaluation mode."""
+        return self
+
+    def _real_frames(self, num_frames: int, lengths: Tensor) -> Tensor:
+        """True for frames that are centred within the clip, (B, num_frames)."""
+        return self.centres(num_frames).to(lengths.device) <= lengths[:, None]
+
+
+class MBTFrozenEncoder(FrozenEncoder):
+    """An MBT encoder, with the pooling that it was trained with."""
+
+    def __init__(self, model: MBTModel, extractor: MBTFeatureExtractor):
+        self.model, self.extractor, self.sampling_rate = model.eval(), extractor, extractor.sampling_rate
+
+    def to(self, device: torch.device) -> Self:
+        """Move there, in the order of memory that convolutions want."""
+        self.model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore
+        return self
+
+    def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the last hidden states."""
+        frames = self._outputs(waveforms, lengths).last_hidden_state
+        return frames, self._real_frames(frames.shape[1], lengths)
+
+    def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Give the pooled output."""
+        return self._outputs(waveforms, lengths).pooler_output
+
+    def centres(self, num_frames: int) -> Tensor:
+        """Frame t is centred on sample t * stride."""
+        return torch.arange(num_frames) * float(FrameEncoder(self.model, self.extractor).samples_per_frame)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify weights, settings and features."""
+        return model_fingerprint(self.model) | {"extractor": self.extractor.to_dict()}
+
+    @torch.no_grad()
+    def _outputs(self, waveforms: Tensor, lengths: Tensor) -> Any:
+        features, mask = self.extractor.extract(waveforms, lengths)
+        return self.model(self.extractor.normalize(features, mask), mask)
+
+
+class LogMelStatistics(FrozenEncoder):
+    """The control without an encoder: of a clip mean and deviation of its log-mels in dB, of a frame its log-mels."""
+
+    def __init__(self, extractor: MBTFeatureExtractor):
+        self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
+
+    def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the log-mels of each frame and of its neighbours, H = 5 M."""
+        features, mask = self.extractor.extract(waveforms, lengths)
+        silence = 10 * math.log10(self.extractor.power_floor)
+        padded = torch.nn.functional.pad(features, (0, 0, CONTEXT_FRAMES, CONTEXT_FRAMES), value=silence)
+        return padded.unfold(1, 2 * CONTEXT_FRAMES + 1, 1).flatten(2), mask.bool()
+
+    def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Give mean and standard deviation over time, H = 2 M."""
+        features, mask = self.extractor.extract(waveforms, lengths)
+        weights = mask[..., None].to(features.dtype)
+        count = weights.sum(1)
+        mean = (features * weights).sum(1) / count
+        variance = ((features - mean[:, None]).square() * weights).sum(1) / count
+        return torch.cat([mean, variance.sqrt()], dim=1)
+
+    def centres(self, num_frames: int) -> Tensor:
+        """Windows are centred on multiples of the hop."""
+        return torch.arange(num_frames) * float(self.extractor.hop_length)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify the features."""
+        return {"model": None, "extractor": self.extractor.to_dict()}
+
+
+def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
+    """Hash every parameter and buffer, and the settings that the weights do not show."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    settings = {name: value for name, value in model.config.to_dict().items() if name not in NEUTRAL}
+    return {"model": type(model).__name__, "weights": weights.hexdigest(), "settings": settings}

@@ -1,0 +1,103 @@
+"""What `--model_name_or_path` names: MBT checkpoints, other audio encoders of the Hub, and controls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import set_seed
+from transformers import AutoConfig, AutoFeatureExtractor
+
+from mbt_speech.arguments import CONTROLS, FinetuneArguments
+from mbt_speech.presets import PRESETS
+from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
+
+from .classification import class_names
+from .encoders import FrozenEncoder, LogMelStatistics, MBTFrozenEncoder
+from .hub_encoders import open_hub_encoder
+
+
+class Methods:
+    """The methods that a run compares, by the names that it gives them; their models are opened as they are needed.
+
+    Controls hear what the first MBT model hears, and have its architecture; without one, those of the preset.
+
+    Raises:
+        ValueError: The models hear at different sampling rates, or one that is to be trained is not MBT.
+    """
+
+    def __init__(self, args: FinetuneArguments):
+        self.args = args
+        others = [name for name in args.model_name_or_path if name not in CONTROLS]
+        self.configs = {name: AutoConfig.from_pretrained(name, token=args.hub_token) for name in others}
+        foreign = [name for name in others if not self.is_mbt(name)]
+        if foreign and not args.freeze_encoder:
+            raise ValueError(
+                f"{foreign[0]} is a {self.model_type(foreign[0])} model, and only MBT encoders are trained here: add "
+                "--freeze_encoder to fit a classifier on its frozen representations."
+            )
+        extractors = {name: AutoFeatureExtractor.from_pretrained(name, token=args.hub_token) for name in others}
+        self._first_mbt = next(filter(self.is_mbt, others), None)
+        of_controls = extractors[self._first_mbt] if self._first_mbt else PRESETS[args.preset].extractor()
+        self.extractors = {name: extractors.get(name, of_controls) for name in args.model_name_or_path}
+        rates = {name: extractor.sampling_rate for name, extractor in self.extractors.items()}
+        if len(set(rates.values())) > 1:
+            each = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
+            raise ValueError(
+                f"The models hear at different sampling rates: compare them in calls of their own ({each})."
+            )
+        self.sampling_rate: int = next(iter(rates.values()))
+
+    def model_type(self, name: str) -> str:
+        """Give the `model_type` of a method's config, or `stats`."""
+        if name in self.configs:
+            return self.configs[name].model_type
+        return name if name == "stats" else MBTConfig.model_type
+
+    def is_mbt(self, name: str) -> bool:
+        """Whether the encoder of a method is one of ours, which can be trained and saved."""
+        return self.model_type(name) == MBTConfig.model_type
+
+    def frozen_encoder(self, name: str, seed: int) -> FrozenEncoder:
+        """Open the encoder of a method; `seed` makes the weights of `random`.
+
+        Raises:
+            ValueError: The model is of no kind that is known here, or its file lacks weights.
+        """
+        extractor = self.extractors[name]
+        if name == "stats":
+            return LogMelStatistics(extractor)
+        if not self.is_mbt(name):
+            return open_hub_encoder(name, extractor, self.args.hub_token)
+        if name in CONTROLS:
+            set_seed(seed)
+            return MBTFrozenEncoder(MBTModel(self._config_of_controls()), extractor)
+        model, loading = MBTModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            name, output_loading_info=True, token=self.args.hub_token
+        )
+        _check_weights(name, loading["missing_keys"])
+        return MBTFrozenEncoder(model, extractor)
+
+    def classifier(self, name: str, label_names: Sequence[str]) -> MBTForSequenceClassification:
+        """Put a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialised.
+
+        Raises:
+            ValueError: The model's file lacks weights.
+        """
+        labels = class_names(label_names)
+        if name in CONTROLS:
+            return MBTForSequenceClassification(self._config_of_controls(**labels))
+        model, loading = MBTForSequenceClassification.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            name, output_loading_info=True, token=self.args.hub_token, **labels
+        )
+        _check_weights(name, [key for key in loading["missing_keys"] if not key.startswith("classifier.")])
+        return model
+
+    def _config_of_controls(self, **overrides: Any) -> MBTConfig:
+        if self._first_mbt is None:
+            return PRESETS[self.args.preset].config(**overrides)
+        overrides = {"encoder_density": 1.0, **overrides}
+        return MBTConfig.from_pretrained(self._first_mbt, token=self.args.hub_token, **overrides)
+
+
+def _check_weights(name: str, missing_keys: Sequence[str]) -> None:
+    if missing_keys:
+        raise ValueError(f"{name} holds no MBT encoder: it lacks {min(missing_keys)}.")

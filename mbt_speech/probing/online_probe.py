@@ -1,0 +1,106 @@
+"""How good the representations are while they are learnt: probes on a labelled set, its test part never touched."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from sklearn.neighbors import KNeighborsClassifier
+
+from feature_extraction import MBTFeatureExtractor
+from mbt_speech.arguments import FinetuneArguments, PretrainArguments
+from mbt_speech.data.label_fractions import select_label_fraction
+from mbt_speech.data.labelled_speech import LabelledSpeech, load_labelled_speech
+from modeling_mbt import MBTForPreTraining
+
+from .embeddings import Embedder
+from .encoders import MBTFrozenEncoder
+from .linear_head import fit_linear_head
+
+NUM_NEIGHBOURS = 20
+HELD_OUT = 0.2
+BEST_NAME = "best"
+
+
+class OnlineProbe:
+    """Fits classifiers on frozen representations of the training part and scores them on the validation part.
+
+    `eval_frozen_knn20_accuracy`: the 20 nearest training clips by cosine vote, weighted by their distance.
+    `eval_frozen_linear_accuracy`: logistic regression, its strength chosen on a fifth of the training part. The model
+    with the best linear accuracy is kept in `best`.
+
+    Args:
+        args: The run.
+        accelerator: Its processes share the clips.
+        extractor: Of the model.
+    """
+
+    def __init__(self, args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor):
+        self.args, self.accelerator, self.extractor = args, accelerator, extractor
+        self.speech = load_labelled_speech(probe_arguments(args), accelerator, extractor.sampling_rate)
+        self.folder = Path(args.output_dir, BEST_NAME)
+
+    def __call__(self, model: MBTForPreTraining, step: int) -> dict[str, float]:
+        """Probe a model in training mode, and keep it if it is the best so far; only process 0 gets values."""
+        rows = np.concatenate([self.speech.rows["train"], self.speech.rows["validation"]])
+        embedder = Embedder(
+            self.accelerator,
+            self.speech.clips,
+            self.args.per_device_train_batch_size,
+            self.args.dataloader_num_workers,
+            "Probing",
+        )
+        features = embedder.embed_clips(MBTFrozenEncoder(model.mbt, self.extractor), rows)
+        model.train()
+        if not self.accelerator.is_main_process:
+            return {}
+        values = score_probes(self.speech, features)
+        self._keep_if_best(model, {"step": step, **values})
+        return values
+
+    def _keep_if_best(self, model: MBTForPreTraining, values: dict) -> None:
+        record = self.folder / "probe.json"
+        best = json.loads(record.read_text()) if record.is_file() else {"eval_frozen_linear_accuracy": -1.0}
+        if values["eval_frozen_linear_accuracy"] <= best["eval_frozen_linear_accuracy"]:
+            return
+        partial = self.folder.with_name(f".{BEST_NAME}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        self.extractor.save_pretrained(partial)
+        (partial / record.name).write_text(json.dumps(values))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.replace(partial, self.folder)
+
+
+def probe_arguments(args: PretrainArguments) -> FinetuneArguments:
+    """Say in the words of fine-tuning where the labelled recordings are."""
+    return FinetuneArguments(
+        output_dir=args.output_dir,
+        dataset_name=args.probe_dataset_name,
+        dataset_config_name=args.probe_dataset_config_name,
+        train_dir=args.probe_train_dir,
+        label_column_name=args.probe_label_column_name,
+        split_column_name=args.probe_split_column_name,
+        model_name_or_path=[args.output_dir],
+        on_bad_audio=args.on_bad_audio,
+        seed=[args.seed],
+    )
+
+
+def score_probes(speech: LabelledSpeech, features: np.ndarray) -> dict[str, float]:
+    """Score both probes on the validation part; features are (N, H), of the training and validation rows at least."""
+    train, validation = speech.rows["train"], speech.rows["validation"]
+    labels, num_classes = speech.clips.labels, len(speech.label_names)
+    held_out = np.zeros(len(train), bool)
+    held_out[select_label_fraction(labels[train], HELD_OUT, seed=0)] = True
+    fit, choose = (train, train) if held_out.all() else (train[~held_out], train[held_out])
+    head = fit_linear_head(features[fit], labels[fit], features[choose], labels[choose], num_classes)
+    neighbours = KNeighborsClassifier(min(NUM_NEIGHBOURS, len(train)), weights="distance", metric="cosine")
+    neighbours.fit(features[train], labels[train])
+    predictions = {"knn20": neighbours.predict(features[validation]), "linear": head.predict(features[validation])}
+    return {
+        f"eval_frozen_{name}_accuracy": float((found == labels[validation]).mean())
+        for name, found in predictions.items()
+    }

@@ -1,0 +1,1 @@
+"""What runs leave to read: tables, curves, pictures, model cards, pages."""

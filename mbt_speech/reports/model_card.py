@@ -1,0 +1,190 @@
+"""README.md of a run, which is its model card on the Hub: what was done to what, with which result."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from mbt_speech.arguments import RunArguments
+from mbt_speech.data.sources import source
+from mbt_speech.training.sparsity import EncoderCost
+from modeling_mbt import MBTConfig
+
+PAPER = "https://arxiv.org/abs/2309.03619"
+METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
+CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
+TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
+SOFTWARE = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy")
+DIAGNOSTICS = {
+    "loss": "loss",
+    "loss_floor": "floor of the loss for this batch and number of latents",
+    "invariance_loss": "invariance term",
+    "redundancy_loss": "redundancy term, unweighted",
+    "mean_correlation": "mean C_ii of two views",
+    "off_diagonal_rms": "root mean square of C_ij",
+    "effective_rank": "effective rank of the projections",
+    "representation_effective_rank": "effective rank of the representations",
+}
+EMBED = """\
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModel
+
+extractor = AutoFeatureExtractor.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
+waveform = np.zeros({sampling_rate}, dtype=np.float32)  # mono, {sampling_rate} Hz
+inputs = extractor(waveform, sampling_rate={sampling_rate}, return_tensors="pt")
+embedding = model(**inputs).pooler_output  # (1, {hidden_size})"""
+CLASSIFY = """\
+import numpy as np
+from transformers import pipeline
+
+classify = pipeline("audio-classification", model="{name}", trust_remote_code=True)
+waveform = np.zeros({sampling_rate}, dtype=np.float32)  # mono, {sampling_rate} Hz
+print(classify(waveform))"""
+
+CLASSIFY_FRAMES = """\
+import torch
+from mbt_speech.probing.frame_classifier import FrameClassifier
+
+classifier = FrameClassifier.from_pretrained("{name}")
+waveform = torch.zeros({sampling_rate})  # mono, {sampling_rate} Hz
+classes = classifier([waveform]).argmax(-1)[0]  # one every classifier.samples_per_frame samples
+print([classifier.label_names[k] for k in classes])"""
+
+
+def write_pretraining_card(
+    args: RunArguments,
+    config: MBTConfig,
+    cost: EncoderCost,
+    facts: Mapping[str, Any],
+    last_step: Mapping[str, float],
+    sampling_rate: int,
+) -> None:
+    """Write the card of a pre-trained encoder into `output_dir`.
+
+    Args:
+        args: The run.
+        config: The model's.
+        cost: Of its encoder, for one crop.
+        facts: Further rows of the table, name -> value, such as the hours of speech.
+        last_step: Last line of `train_log.jsonl`.
+        sampling_rate: In Hz, what the extractor hears.
+    """
+    encoder = f"{cost.num_dense_weights / 1e6:.2f} M weights, {cost.dense_flops / 1e6:.0f} MFLOP for a crop"
+    if config.encoder_density < 1:
+        encoder += (
+            f"; {100 * cost.density:.1f} % of those that are pruned remain, in all {cost.num_weights / 1e6:.2f} M "
+            f"weights and {cost.flops / 1e6:.0f} MFLOP ({100 * cost.flops / cost.dense_flops:.1f} %)"
+        )
+    rows = {"objective": config.objective, "encoder": encoder, **facts}
+    measured = {words: f"{last_step[name]:.4g}" for name, words in DIAGNOSTICS.items() if name in last_step}
+    sections = [
+        f"A speech encoder, pre-trained without labels by {CPC_METHOD if config.objective == 'cpc' else METHOD}.",
+        _snippet(EMBED, args, sampling_rate=sampling_rate, hidden_size=config.hidden_size),
+        "## Training\n\n" + _table({"data": source(args), **rows}),
+        f"## At step {last_step['step']}\n\n" + _table(measured),
+        _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
+        _limits(
+            f"It has heard {source(args)} and nothing else, at {sampling_rate} Hz, in the crops named above: other "
+            "languages, rooms, microphones and lengths are untried.",
+            "Its representations tell voices apart: where recordings are personal data, so are they.",
+        ),
+    ]
+    _write(args, "feature-extraction", sections)
+
+
+def write_classifier_card(
+    args: RunArguments, config: MBTConfig, results: Sequence[Mapping[str, Any]], sampling_rate: int
+) -> None:
+    """Write the card of a classifier into `output_dir`.
+
+    Args:
+        args: The run.
+        config: The model's.
+        results: Lines of `results.jsonl`; the saved model is the MBT one that is best on validation.
+        sampling_rate: In Hz, what the extractor hears.
+    """
+    table = pd.DataFrame(results)
+    table["method"] = [Path(method).name for method in table["method"]]
+    keys = ["method", "encoder", "label_fraction"]
+    accuracy = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "std", "count"]).reset_index()
+    lines = ["| encoder | | share of labels | test accuracy % | seeds |", "|---|---|---|---|---|"]
+    for row in accuracy.to_dict("records"):
+        spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
+        mean = f"{100 * row['mean']:.1f}{spread}"
+        lines.append(f"| {row['method']} | {row['encoder']} | {row['label_fraction']:g} | {mean} | {row['count']} |")
+    models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
+    best = max(models, key=lambda row: row["validation_accuracy"])
+    of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
+    labels = list((config.id2label or {}).values())
+    shown = ", ".join(map(str, labels[:20])) + (", ..." if len(labels) > 20 else "")
+    of_frames = best["unit"] == "frames"
+    sections = [
+        f"Names the {best['task']} of {'every frame' if of_frames else 'a recording'} of speech: one of {len(labels)} "
+        f"({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control.",
+        _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
+        f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} {best['unit']}); always "
+        f"naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. "
+        f"The model in this repository is the best MBT model on validation: {best['method']}, "
+        f"{best['label_fraction']:g} of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; its own "
+        f"test accuracy is {100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
+        _pictures(args, {"loss.png": "Losses"}),
+        _limits(
+            f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
+            f"The accuracies are of {source(args)}; other languages, rooms and microphones are untried.",
+        ),
+    ]
+    evaluation = EvalResult(
+        task_type="audio-classification",
+        task_name=str(best["task"]),
+        dataset_type=args.dataset_name or "audiofolder",
+        dataset_name=source(args),
+        dataset_split="test",
+        metric_type="accuracy",
+        metric_name=f"accuracy, mean of {len(of_best)} seeds",
+        metric_value=sum(of_best) / len(of_best),
+    )
+    _write(args, "feature-extraction" if of_frames else "audio-classification", sections, [evaluation])
+
+
+def _name(args: RunArguments) -> str:
+    return args.hub_model_id or Path(args.output_dir).name
+
+
+def _snippet(code: str, args: RunArguments, **values: Any) -> str:
+    return f"## Use\n\n```python\n{code.format(name=_name(args), **values)}\n```"
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _limits(*sentences: str) -> str:
+    return "## Limits\n\n" + "\n".join(f"* {sentence}" for sentence in sentences)
+
+
+def _pictures(args: RunArguments, names: Mapping[str, str]) -> str:
+    there = {name: words for name, words in names.items() if Path(args.output_dir, name).is_file()}
+    return "\n\n".join(f"![{words}]({name})" for name, words in there.items())
+
+
+def _write(
+    args: RunArguments, pipeline_tag: str, sections: Sequence[str], evaluations: list[EvalResult] | None = None
+) -> None:
+    name = _name(args).split("/")[-1]
+    on_hub = args.dataset_name if args.dataset_name and not Path(args.dataset_name).exists() else None
+    data = ModelCardData(
+        license=args.hub_license,
+        library_name="transformers",
+        pipeline_tag=pipeline_tag,
+        tags=TAGS,
+        datasets=None if on_hub in (None, "synthetic") else [on_hub],
+        model_name=name if evaluations else None,
+        eval_results=evaluations,
+    )
+    software = "## Software\n\n" + ", ".join(f"{package} {version(package)}" for package in SOFTWARE)
+    body = "\n\n".join(section for section in (f"# {name}", *sections, software) if section)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n").save(Path(args.output_dir, "README.md"))

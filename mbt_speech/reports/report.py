@@ -1,0 +1,257 @@
+"""Everything that lies below `runs`, on one page: tables, pictures, protocol, versions.
+
+    python -m mbt_speech.reports.report --runs_dir runs
+
+`runs/report` then holds `report.md` with its `pictures`, and `report.html`, one file that needs no other.
+"""
+
+import argparse
+import html
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from mbt_speech.command_line import RECIPE_NAME
+from mbt_speech.training.run_log import read_log
+
+from .label_curves import label_curves, short_names
+from .pictures import draw_cross_correlations, draw_losses
+from .report_page import to_html
+
+SOFTWARE = (
+    "torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "safetensors", "numpy",
+    "scikit-learn", "soundfile", "soxr",
+)  # fmt: skip
+MEASURES = {
+    "loss": "loss",
+    "loss_floor": "its floor",
+    "mean_correlation": "mean C_ii",
+    "off_diagonal_rms": "rms C_ij",
+    "effective_rank": "rank of projections",
+    "representation_effective_rank": "rank of representations",
+}
+SWEEP_PICTURES = {
+    "label_fractions.png": "Accuracy against the share of the labels",
+    "embeddings.png": "Representations of the test clips in two dimensions",
+    "spectra.png": "Spectra of the representations' covariance",
+    "loss.png": "Losses of training",
+}
+PROTOCOL = """\
+* **Pre-training** sees no label. Two views of each crop are compared by the objective that the table names; what is
+  kept is the encoder.
+* **Parts.** A task's recordings are divided into train, validation and test before anything is learnt, by the data set
+  or by its recipe. The test part is used once for each classifier, after everything about it has been chosen.
+* **Shares of the labels** are drawn from the training part, stratified, with at least one clip of each class. With one
+  seed a smaller share is a part of every larger one.
+* **Frozen encoders**: every clip is represented once; a multinomial logistic regression is fitted on standardised
+  representations, its regularisation chosen on the validation part. **Trained encoders**: encoder and linear
+  classifier are trained together, for a number of steps that is set beforehand.
+* **Controls.** `random` is the same architecture as it is initialised, `stats` the mean and standard deviation of the
+  log-mel spectrogram over time, `supervised` the same architecture trained on the given labels alone.
+* **Seeds and intervals.** In a sweep a seed decides which labels are given and how the classifier starts; the encoder
+  is one checkpoint. Means are over seeds, with half of Student's 95 % interval where it says so. Differences are
+  paired by seed; where an interval holds zero, no difference is shown. A difference between *objectives* takes several
+  pre-trainings each: ablations that vary `seed` at least three times pair by the seed of pre-training."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of runs, sweeps and ablations")
+    parser.add_argument("--output_dir", type=Path, help="by default runs_dir/report")
+    args = parser.parse_args(argv)
+    output_dir = args.output_dir or args.runs_dir / "report"
+    runs = find_runs(args.runs_dir, output_dir)
+    if not any(runs.values()):
+        sys.exit(f"There is nothing to report below {args.runs_dir}: `make demo` makes something.")
+    gallery = Gallery(output_dir)
+    text = "\n\n".join(
+        [
+            *introduction(runs),
+            *(["## Results", *results(args.runs_dir, runs["sweeps"], gallery)] if runs["sweeps"] else []),
+            *(["## Pre-training", *pretraining(args.runs_dir, runs["encoders"], gallery)] if runs["encoders"] else []),
+            *(["## Ablations", *ablations(runs["ablations"], gallery)] if runs["ablations"] else []),
+            *["## Protocol", PROTOCOL, "## Software and machine", machine()],
+            *["## Arguments", *recipes(args.runs_dir, [*runs["encoders"], *runs["sweeps"]])],
+        ]
+    )
+    (output_dir / "report.md").write_text(text + "\n", encoding="utf-8")
+    (output_dir / "report.html").write_text(to_html(text, output_dir), encoding="utf-8")
+    print(f"{output_dir / 'report.md'} and {output_dir / 'report.html'}: {describe(runs)}.")
+
+
+class Gallery:
+    """Pictures of the report: a copy of each beside it, and the Markdown that shows it."""
+
+    def __init__(self, output_dir: Path):
+        self.output_dir, self.folder = output_dir, output_dir / "pictures"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def new_path(self, name: str) -> Path:
+        """Give a path for a picture that is still to be drawn."""
+        return self.folder / f"{len(list(self.folder.iterdir())):02d}-{name}"
+
+    def show(self, path: Path, caption: str) -> str:
+        """Give the Markdown of a picture."""
+        if path.parent != self.folder:
+            path = Path(shutil.copyfile(path, self.new_path(path.name)))
+        return f"![{caption}]({path.relative_to(self.output_dir).as_posix()})"
+
+
+def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
+    """Find encoders, sweeps, and ablations, of which their own encoders and sweeps are not listed."""
+    ablations = sorted(path.parent for path in runs_dir.rglob("encoders") if (path.parent / "results.md").is_file())
+    hidden = [*ablations, output_dir]
+
+    def folders(name: str) -> list[Path]:
+        found = sorted(path.parent for path in runs_dir.rglob(name))
+        return [folder for folder in found if not any(folder.is_relative_to(other) for other in hidden)]
+
+    return {
+        "encoders": folders("cross_correlation.npz"),
+        "sweeps": folders("results.jsonl"),
+        "ablations": ablations,
+    }
+
+
+def describe(runs: Mapping[str, list[Path]]) -> str:
+    """Count what was found."""
+    words = {"encoders": "pre-trained encoder", "sweeps": "sweep", "ablations": "ablation"}
+    return ", ".join(f"{len(found)} {words[kind]}{'s' * (len(found) != 1)}" for kind, found in runs.items())
+
+
+def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
+    """Title and what the report is of."""
+    return [
+        "# Speech representations by invariance and redundancy reduction",
+        f"{date.today():%d %B %Y}. {describe(runs).capitalize()}. Objectives are Barlow Twins (BT), its modification "
+        "with L2-normalised latents (MBT, arXiv 2309.03619), and what else the tables name.",
+    ]  # fmt: skip
+
+
+def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
+    """One table over all tasks, then every sweep with its own table, differences and pictures."""
+    tables = {folder: pd.read_csv(folder / "results.csv").to_dict("records") for folder in sweeps}
+    sections = ["### All tasks", overview({str(f.relative_to(runs_dir)): rows for f, rows in tables.items()})]
+    for folder in tables:
+        title, *rest = read_results(folder).splitlines()
+        sections.append(f"### {title.removeprefix('# ')} ({folder.relative_to(runs_dir)})")
+        sections.append("\n".join(rest).strip())
+        sections += [gallery.show(folder / n, f"{words}. {title.removeprefix('# ')}.")
+                     for n, words in SWEEP_PICTURES.items() if (folder / n).is_file()]  # fmt: skip
+    return sections
+
+
+def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Tabulate accuracies: a row for each method, a column for each task at its least and its largest share.
+
+    Sweeps of one task share its columns, unless they have a method in common.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for name, rows in tables.items():
+        names = short_names(list(dict.fromkeys(row["method"] for row in rows)))
+        points = label_curves([{**row, "method": names[row["method"]]} for row in rows])
+        fractions = sorted({point.label_fraction for point in points})
+        for fraction in dict.fromkeys((fractions[0], fractions[-1])):
+            cells = {f"{p.method}, {p.encoder}": str(p.estimate) for p in points if p.label_fraction == fraction}
+            share = f"{100 * fraction:g} %"
+            column = f"{rows[0]['task']}, {share}"
+            if columns.get(column, {}).keys() & cells.keys():
+                column = f"{rows[0]['task']} ({name}), {share}"
+            columns.setdefault(column, {}).update(cells)
+    methods = dict.fromkeys(method for cells in columns.values() for method in cells)
+    lines = [["", *columns], *([method, *(cells.get(method, "") for cells in columns.values())] for method in methods)]
+    return "Top-1 accuracy on the test part in %, mean ± half of the 95 % interval over seeds.\n\n" + to_table(lines)
+
+
+def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[str]:
+    """Tabulate the encoders; losses and cross-correlation matrices side by side, with one colour scale."""
+    heads = ["", "objective", "data", "steps", "pairs", *MEASURES.values()]
+    lines, logs, matrices = [heads], {}, {}
+    for folder in encoders:
+        name, recipe, log = str(folder.relative_to(runs_dir)), read_recipe(folder), read_log(folder)
+        pairs = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+        data = Path(recipe["train_dir"] or recipe["dataset_name"]).name
+        measured = [f"{log[-1][measure]:.4g}" if measure in log[-1] else "" for measure in MEASURES]
+        lines.append([name, recipe["objective"], data, str(log[-1]["step"]), str(pairs), *measured])
+        logs[name] = log
+        with np.load(folder / "cross_correlation.npz") as saved:
+            matrices |= {f"{name}, {moment} pre-training": saved[moment] for moment in ("before", "after")}
+    losses = gallery.new_path("losses.png")
+    draw_losses(losses, logs, "Pre-training")
+    correlations = gallery.new_path("cross_correlations.png")
+    draw_cross_correlations(correlations, matrices, "Cross-correlation of the latents of two views")
+    return [
+        "At the last step; `pairs` are those of one process and step. With fewer pairs than latents, the loss has a "
+        "floor that no network gets below.",
+        to_table(lines),
+        gallery.show(losses, "Losses of pre-training, and their terms."),
+        gallery.show(correlations, "Cross-correlation matrices before and after pre-training, with one colour scale."),
+    ]
+
+
+def ablations(folders: list[Path], gallery: Gallery) -> list[str]:
+    """Every ablation with its table and picture."""
+    sections = []
+    for folder in folders:
+        title, _, rest = read_results(folder).partition("\n")
+        sections += [f"### {folder.name}", f"{title}.", rest.strip()]
+        sections.append(gallery.show(folder / "accuracy.png", f"{title.split(':')[0]}."))
+    return sections
+
+
+def machine() -> str:
+    """Name versions and processors of this machine, which is where the report is written."""
+    lines = [["", ""], ["Python", platform.python_version()], *([name, version(name)] for name in SOFTWARE)]
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    lines += [
+        ["system", platform.platform()],
+        ["CPU cores", str(os.cpu_count())],
+        ["GPUs", ", ".join(devices) or "none"],
+    ]
+    return "Where this report was written.\n\n" + to_table(lines)
+
+
+def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
+    """Every argument of every run, folded up."""
+    found = [folder for folder in folders if (folder / RECIPE_NAME).is_file()]
+    return [
+        "Given to its script in place of its arguments, a recipe repeats the run.",
+        *(
+            f"<details><summary>{html.escape(str(folder.relative_to(runs_dir)))}</summary>\n<pre>"
+            f"{html.escape((folder / RECIPE_NAME).read_text(encoding='utf-8').strip())}</pre>\n</details>"
+            for folder in found
+        ),
+    ]
+
+
+def read_results(folder: Path) -> str:
+    """Read a table in words, in which names of folders may hold what HTML takes for its own."""
+    return html.escape((folder / "results.md").read_text(encoding="utf-8").strip(), quote=False)
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Read a run's arguments."""
+    return yaml.safe_load((folder / RECIPE_NAME).read_text(encoding="utf-8"))
+
+
+def to_table(lines: list[list[str]]) -> str:
+    """Write a Markdown table, of which the first line is the head."""
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The results of a sweep: what was done before, what comes in, and the report in the end."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mbt_speech.arguments import CONTROLS, FinetuneArguments
+from mbt_speech.command_line import read_label_map
+from mbt_speech.data.labelled_speech import LabelledSpeech
+from mbt_speech.data.sources import source
+from mbt_speech.probing.classification import Classifier
+
+from .label_curves import report_sweep, short_names
+
+RESULTS_NAME = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One classifier: which encoder, how many labels, which seed."""
+
+    method: str
+    label_fraction: float
+    seed: int
+
+    @cached_property
+    def name(self) -> str:
+        """Folder name within a sweep; a model that was trained anew has another."""
+        weights = Path(self.method, "model.safetensors")
+        identity = weights.read_bytes() if weights.is_file() else self.method.encode()
+        digest = hashlib.sha256(identity).hexdigest()[:8]
+        return f"{Path(self.method).name}-{digest}-{self.label_fraction:g}-seed{self.seed}"
+
+
+class Results:
+    """Lines of `results.jsonl`, those of earlier calls with the same settings among them.
+
+    Args:
+        args: The run.
+        speech: The task.
+        runs: What this call is about.
+    """
+
+    def __init__(self, args: FinetuneArguments, speech: LabelledSpeech, runs: list[Run]):
+        self.args, self.speech = args, speech
+        self._names = {run.name for run in runs}  # before training, which may write into the folder of a model
+        self._path = Path(args.output_dir, RESULTS_NAME)
+        self._settings = _settings(args, speech)
+        lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.is_file() else []
+        self._done = [line for line in lines if line["settings"] == self._settings]
+
+    def __contains__(self, run: Run) -> bool:
+        return any(line["run"] == run.name for line in self._done)
+
+    def add(self, run: Run, model_type: str, classifier: Classifier) -> None:
+        """Write the line of a classifier, whose encoder is of some type."""
+        line = {
+            "run": run.name,
+            "settings": self._settings,
+            "task": self.args.label_column_name,
+            **dataclasses.asdict(run),
+            "model_type": model_type,
+            "encoder": "frozen" if self.args.freeze_encoder else "trained",
+            "unit": self.speech.unit,
+            "num_train": classifier.num_train,
+            "num_test": classifier.num_test,
+            "chance": classifier.chance,
+            "validation_accuracy": classifier.validation_accuracy,
+            **classifier.test_scores,
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._done.append(line)
+
+    def best_of_mbt(self) -> float:
+        """Give the best accuracy on validation of an MBT model so far, -1 if there is none."""
+        return max((line["validation_accuracy"] for line in self._done if line["model_type"] == "mbt"), default=-1.0)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Write results.csv, and table and picture over shares, methods and seeds; print the table; give the lines."""
+        lines = [line for line in self._done if line["run"] in self._names]
+        pd.DataFrame(lines).drop(columns=["run", "settings"]).to_csv(self._path.with_suffix(".csv"), index=False)
+        names = short_names(self.args.model_name_or_path)
+        shown = [{**line, "method": names[line["method"]]} for line in lines]
+        pretrained = [names[method] for method in self.args.model_name_or_path if method not in CONTROLS]
+        print(f"\n{report_sweep(shown, pretrained, self._path.parent, source(self.args))}")
+        return lines
+
+
+def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
+    """Digest what a result depends on beside its run: the recordings, their labels and parts, and the arguments."""
+    neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
+    values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
+    values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
+    words = f"{speech.fingerprint} {speech.labels_fingerprint()} {json.dumps(values, sort_keys=True)}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""Look at a recording as a model hears it, and at pairs of views of it; listen to the distorted waveforms.
+
+    python -m mbt_speech.reports.views speech.wav other.wav --preset strong
+    python -m mbt_speech.reports.views speech.wav --run runs/mine --num_pairs 5
+
+`shown` then holds views.png, crop.wav and, where the waveform is distorted, a wav file for each view.
+
+Axes: B crops, S samples, T frames, M features.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from feature_extraction.augmentation import MBTAugmentation
+from feature_extraction.feature_extraction_mbt import MBTFeatureExtractor
+from feature_extraction.speech import BadAudioError, recording_seconds, to_waveform
+from mbt_speech.presets import SOUNDS
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+Pair = tuple[Tensor, Tensor]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw and write what the arguments ask for."""
+    args = parse_args(argv)
+    extractor, augmentation = load_sound(args)
+    crops = read_crops(args, extractor.sampling_rate)
+    generator = torch.Generator().manual_seed(args.seed)
+    waveforms = [
+        [augmentation.distort_waveforms(crops, extractor.sampling_rate, generator) for _ in "ab"]
+        for _ in range(args.num_pairs)
+    ]
+    views = [[view(one, extractor, augmentation, generator) for one in pair] for pair in waveforms]
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    sf.write(args.output_dir / "crop.wav", crops[0].numpy(), extractor.sampling_rate)
+    if augmentation.waveform:
+        for number, pair in enumerate(waveforms):
+            for letter, batch in zip("ab", pair, strict=True):
+                path = args.output_dir / f"view_{number + 1}{letter}.wav"
+                sf.write(path, batch[0].clamp(-1, 1).numpy(), extractor.sampling_rate)
+    features, mask = extractor.extract(crops)
+    draw(args, extractor, crops[0], extractor.normalize(features, mask)[0], views)
+    print(f"Written to {args.output_dir}: {', '.join(sorted(path.name for path in args.output_dir.iterdir()))}")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mbt_speech.reports.views", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("file", nargs="+", help="the recording to show, and others to mix it with")
+    parser.add_argument("--preset", choices=sorted(SOUNDS), default="strong", help="features and distortions")
+    parser.add_argument("--run", type=Path, help="folder of a pre-training run, for its features and distortions")
+    parser.add_argument("--augmentation", help="JSON object of MBTAugmentation's arguments instead")
+    parser.add_argument("--start_seconds", type=float, default=0.0, help="where the crop begins")
+    parser.add_argument("--crop_seconds", type=float, help="its length; by default the preset's")
+    parser.add_argument("--num_pairs", type=int, default=3, help="pairs of views")
+    parser.add_argument("--seed", type=int, default=0, help="of the distortions")
+    parser.add_argument("--output_dir", type=Path, default=Path("shown"), help="where pictures and sounds go")
+    args = parser.parse_args(argv)
+    if args.num_pairs < 1:
+        parser.error("--num_pairs must be at least 1.")
+    return args
+
+
+def load_sound(args: argparse.Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
+    """Give the features and distortions of the preset, or of a run."""
+    extractor, augmentation = SOUNDS[args.preset].extractor(), SOUNDS[args.preset].augmenter()
+    if args.run is not None:
+        extractor = MBTFeatureExtractor.from_pretrained(args.run)
+        augmentation = MBTAugmentation.from_dict(json.loads((args.run / "augmentation.json").read_text()))
+    if args.augmentation is not None:
+        augmentation = MBTAugmentation.from_dict(json.loads(args.augmentation))
+    return extractor, augmentation
+
+
+def read_crops(args: argparse.Namespace, sampling_rate: int) -> Tensor:
+    """Read a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
+    seconds = args.crop_seconds or SOUNDS[args.preset].crop_seconds
+    starts = [(file, args.start_seconds) for file in args.file]
+    if len(starts) == 1:
+        last = max(0.0, recording_seconds(args.file[0]) - seconds)
+        starts.append((args.file[0], min(args.start_seconds + seconds / 2, last)))
+    crops = torch.zeros(len(starts), round(seconds * sampling_rate))
+    for crop, (file, start) in zip(crops, starts, strict=True):
+        waveform = to_waveform(file, sampling_rate, start_seconds=start, duration_seconds=seconds)
+        crop[: len(waveform)] = torch.from_numpy(waveform)
+    return crops
+
+
+def view(
+    waveforms: Tensor, extractor: MBTFeatureExtractor, augmentation: MBTAugmentation, generator: torch.Generator
+) -> Tensor:
+    """Give the distorted features (T, M) of the first of some distorted waveforms (B, S)."""
+    features, mask = extractor.extract(waveforms)
+    return extractor.normalize(augmentation.distort_features(features, generator), mask)[0]
+
+
+def draw(
+    args: argparse.Namespace, extractor: MBTFeatureExtractor, crop: Tensor, features: Tensor, views: list[list[Tensor]]
+) -> None:
+    """Draw the crop's waveform and features, and below them the pairs of views, with one colour scale."""
+    figure, axes = plt.subplots(1 + len(views), 2, figsize=(10, 2.4 * (1 + len(views))), layout="constrained")
+    time = np.arange(len(crop)) / extractor.sampling_rate
+    axes[0][0].plot(time, crop.numpy(), linewidth=0.6)
+    axes[0][0].set(title=f"{Path(args.file[0]).name}, {args.start_seconds:g} s", xlim=(0, time[-1]), xlabel="s")
+    panels = [(axes[0][1], features, "features")]
+    for row, (number, pair) in zip(axes[1:], enumerate(views, 1), strict=True):
+        panels += [(axis, one, f"view {number}{letter}") for axis, one, letter in zip(row, pair, "ab", strict=True)]
+    low, high = np.percentile(np.concatenate([one.numpy().ravel() for _, one, _ in panels]), (1, 99))
+    extent = (0, time[-1], 0, features.shape[1])
+    for axis, one, title in panels:
+        axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
+        axis.set(title=title, xlabel="s", ylabel="mel band" if extractor.frequency_scale == "mel" else "Fourier bin")
+    figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalised log power")
+    figure.savefig(args.output_dir / "views.png", dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BadAudioError as error:
+        sys.exit(f"{error}")

@@ -1,0 +1,1 @@
+"""Training runs: the loop, accumulation, checkpoints, sparsity, diagnostics, uploads, fine-tuning."""

@@ -1,0 +1,250 @@
+"""Uploads to the Hub, beside the training and after it: no fault of the network stalls or ends a run."""
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+
+from accelerate import Accelerator
+from huggingface_hub import HfApi, get_token, set_client_factory
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import logging
+from huggingface_hub.utils._http import default_client_factory
+from tqdm.auto import tqdm
+
+from mbt_speech.arguments import RunArguments
+
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "*.py")
+SNAPSHOT = ".upload-"
+# Checkpoints, also those of a sweep's runs; file names of the recordings; logs of trackers.
+NOT_UPLOADED = ("checkpoint-*", "*/checkpoint-*", "*.partial/*", f"{SNAPSHOT}*", "bad_audio.txt",
+                "*events.out.tfevents*", "wandb/*")  # fmt: skip
+
+ATTEMPTS = 5
+FIRST_WAIT_SECONDS = 2.0  # doubled from attempt to attempt
+MAX_WAIT_SECONDS = 300.0  # the window over which the Hub counts requests
+REQUEST_SECONDS = 120.0  # without a byte; the client itself would wait forever
+STOP_SECONDS = 30.0  # for a run that is told to stop
+MAX_WAITING = 8
+TRANSIENT = (408, 409, 412, 425, 429)
+REFUSED = {401: "the Hub does not know the token, or it has expired (401)", 403: "the token may not do this (403)"}
+
+
+class HubUploads:
+    """The uploads of a run, one after the other in a thread of their own; the main process alone has any.
+
+    Args:
+        args: The run, whose `push_to_hub` and `hub_*` say what is uploaded where.
+        accelerator: Knows which process this is.
+
+    Nothing is raised: what could not be uploaded is told in a sentence, with the command that does it later.
+    """
+
+    def __init__(self, args: RunArguments, accelerator: Accelerator):
+        self.args, self.folder = args, Path(args.output_dir)
+        self.repository = args.hub_model_id or self.folder.resolve().name
+        self.is_on = args.push_to_hub and accelerator.is_main_process
+        if not self.is_on:
+            return
+        _remove_snapshots(self.folder)
+        set_client_factory(_create_client)
+        logging.set_verbosity_error()  # it would tell of every attempt
+        self.api, self.exists, self.failed = HfApi(token=args.hub_token), False, False
+        self.jobs: Queue[tuple[Callable[[], bool], Future]] = Queue()
+        threading.Thread(target=self._work, daemon=True).start()  # a daemon, so that no exit waits for the network
+        self._submit(self._announce)
+
+    def push_checkpoint(self, checkpoint: Path) -> None:
+        """Upload the model of a checkpoint in the background with `--hub_strategy every_save`."""
+        if not self.is_on or self.args.hub_strategy != "every_save":
+            return
+        while self.jobs.qsize() >= MAX_WAITING:
+            self._drop_oldest()
+        try:
+            snapshot = _take_snapshot(checkpoint, self.folder)
+        except OSError as error:
+            _tell(f"{checkpoint.name} is not uploaded: {error}.")
+            return
+        done = self._submit(lambda: self._push_snapshot(snapshot, checkpoint.name))
+        done.add_done_callback(lambda _: shutil.rmtree(snapshot, ignore_errors=True))
+
+    def finish(self) -> None:
+        """Upload `output_dir` after what is still on its way, and wait for the end of it."""
+        if not self.is_on:
+            return
+        if self.failed:  # what waits would fail as well, and is on its way with the end
+            while self._drop_oldest():
+                pass
+        try:
+            self._submit(self._push_output_dir).result()
+        except KeyboardInterrupt:
+            _tell(self._later("was interrupted"))
+        _remove_snapshots(self.folder)
+
+    def give_up(self) -> None:
+        """Give what is on its way `STOP_SECONDS`: a run that is told to stop must end in time."""
+        if not self.is_on:
+            return
+        try:
+            self._submit(lambda: True).result(STOP_SECONDS)
+        except (TimeoutError, KeyboardInterrupt):
+            _tell(f"Not every checkpoint has reached {self.repository}: the run that continues uploads later ones.")
+        _remove_snapshots(self.folder)
+
+    def _work(self) -> None:
+        while True:
+            job, done = self.jobs.get()
+            try:
+                done.set_result(job())
+            except Exception as error:  # a bug of ours, for the one who waits
+                done.set_exception(error)
+
+    def _submit(self, job: Callable[[], bool]) -> Future:
+        done = Future()
+        self.jobs.put((job, done))
+        return done
+
+    def _drop_oldest(self) -> bool:
+        with suppress(Empty):
+            self.jobs.get_nowait()[1].cancel()
+            return True
+        return False
+
+    def _announce(self) -> bool:
+        """Create the repository, to tell of a wrong token now and not after days."""
+        try:
+            self._create_repository()
+        except Exception as error:
+            if not is_transient(error):
+                _tell(f"The upload to {self.repository} will fail: {self._reason(error)}. The run goes on.")
+        return True
+
+    def _push_snapshot(self, snapshot: Path, name: str) -> bool:
+        error = self._upload(snapshot, f"Model of {name}", ())
+        if error is not None:
+            _tell(f"{name} is not uploaded to {self.repository}: {self._reason(error)}. The run goes on.")
+        return error is None
+
+    def _push_output_dir(self) -> bool:
+        error = self._upload(self.folder, "Upload MBT model", NOT_UPLOADED)
+        if error is None:
+            print(f"Uploaded to {self.api.endpoint}/{self.repository}.")
+        else:
+            _tell(self._later(f"failed: {self._reason(error)}"))
+        return error is None
+
+    def _upload(self, folder: Path, message: str, ignore_patterns: Sequence[str]) -> Exception | None:
+        """Commit a folder; gives what was wrong with the last attempt, None if nothing was."""
+
+        def attempt() -> None:
+            self._create_repository()
+            self.api.upload_folder(
+                repo_id=self.repository,
+                folder_path=folder,
+                ignore_patterns=list(ignore_patterns),  # which it changes
+                commit_message=message,
+            )
+
+        try:
+            retry(attempt)
+        except Exception as error:
+            self.failed = True
+            return error
+        self.failed = False
+        return None
+
+    def _create_repository(self) -> None:
+        if not self.exists:
+            url = self.api.create_repo(self.repository, private=self.args.hub_private_repo or None, exist_ok=True)
+            self.repository, self.exists = url.repo_id, True
+
+    def _later(self, what: str) -> str:
+        words = ["hf", "upload", self.repository, str(self.folder), "."]
+        words += ["--private"] if self.args.hub_private_repo else []
+        words += [word for pattern in NOT_UPLOADED for word in ("--exclude", pattern)]
+        return f"The upload {what}. The model is complete in {self.folder}; push it later with: {shlex.join(words)}"
+
+    def _reason(self, error: Exception) -> str:
+        response = _response(error)
+        if response is not None:
+            status = response.status_code
+            reason = REFUSED.get(status, f"the Hub answered {status} {response.reason_phrase}")
+        else:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".: ")
+        for token in (self.args.hub_token, get_token()):
+            reason = reason.replace(token, "***") if token else reason
+        return reason
+
+
+def retry(action: Callable[[], None]) -> None:
+    """Try up to `ATTEMPTS` times, longer and longer apart, or as far apart as the Hub says.
+
+    Raises:
+        Exception: Of the last attempt, or of the first that no later one would mend.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            action()
+            return
+        except Exception as error:
+            if attempt == ATTEMPTS - 1 or not is_transient(error):
+                raise
+            time.sleep(min(MAX_WAIT_SECONDS, _retry_after(error) or FIRST_WAIT_SECONDS * 2**attempt))
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a later attempt may succeed: not with a refused token or a repository that cannot be."""
+    response = _response(error)
+    if response is not None:
+        return response.status_code in TRANSIENT or response.status_code >= 500
+    return not isinstance(error, ValueError | FileNotFoundError | OfflineModeIsEnabled)
+
+
+def _response(error: BaseException | None):
+    """Find the Hub's answer in an error or in what it was raised from; None if there was no answer."""
+    while error is not None:
+        if getattr(error, "response", None) is not None:
+            return error.response  # pyright: ignore[reportAttributeAccessIssue]
+        error = error.__cause__
+    return None
+
+
+def _retry_after(error: Exception) -> float | None:
+    response = _response(error)
+    seconds = "" if response is None else response.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else None  # or a date, which the Hub does not send
+
+
+def _create_client():
+    client = default_client_factory()
+    client.timeout = REQUEST_SECONDS
+    return client
+
+
+def _take_snapshot(checkpoint: Path, folder: Path) -> Path:
+    """Link what `from_pretrained` opens into a folder of its own: no copy, and rotation cannot delete it."""
+    snapshot = Path(tempfile.mkdtemp(prefix=SNAPSHOT, dir=folder))
+    for pattern in MODEL_FILES:
+        for path in checkpoint.glob(pattern):
+            try:
+                os.link(path, snapshot / path.name)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, snapshot / path.name)
+    return snapshot
+
+
+def _remove_snapshots(folder: Path) -> None:
+    for snapshot in folder.glob(f"{SNAPSHOT}*"):
+        shutil.rmtree(snapshot, ignore_errors=True)
+
+
+def _tell(words: str) -> None:
+    tqdm.write(words, file=sys.stderr)  # above the progress bar

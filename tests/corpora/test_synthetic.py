@@ -1,0 +1,437 @@
+"""The built-in synthetic corpus: what it promises about labels, splits, sound, determinism and its cache."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from feature_extraction import MBTFeatureExtractor
+from mbt_speech.corpora.synthetic import corpus as corpus_module
+from mbt_speech.corpora.synthetic import degradation
+from mbt_speech.corpora.synthetic.build import build_corpus
+from mbt_speech.corpora.synthetic.corpus import corpus_summary, load_corpus
+from mbt_speech.corpora.synthetic.plan import SIZES, CorpusSize, plan_labelled, plan_unlabelled
+from mbt_speech.corpora.synthetic.synthesis import SynthesisJob, Utterance, place, say_within
+from mbt_speech.corpora.synthetic.text import KEYWORDS, sentence
+from mbt_speech.corpora.synthetic.voices import STYLES, draw_speaker, voice_file
+from mbt_speech.data.segments import holds_segments, read_segments
+
+LABELS = ("speaker", "gender", "keyword", "style")
+ROOT = Path(__file__).parents[2]
+
+
+def command_line(cache: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mbt_speech.corpora.synthetic.corpus", "--size", "tiny", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HF_DATASETS_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def built_twice(tmp_path_factory):
+    """The tiny corpus built here by one helper at a time and, by the command line, by three at once."""
+    here, there, exported = (tmp_path_factory.mktemp(name) for name in ("here", "there", "exported"))
+    other = command_line(there, "--num_proc", "3", "--output_dir", str(exported))
+    corpus = load_corpus("tiny", cache_dir=here, num_proc=1)
+    output, errors = other.communicate(timeout=120)
+    assert other.returncode == 0, errors
+    return corpus, load_corpus("tiny", cache_dir=there / "mbt_synthetic_corpus"), output, exported
+
+
+@pytest.fixture(scope="module")
+def corpus(built_twice):
+    return built_twice[0]
+
+
+@pytest.fixture(scope="module")
+def labelled(corpus):
+    return corpus["labelled"]
+
+
+def waveforms(dataset) -> list[np.ndarray]:
+    decoded = [soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32") for audio in dataset["audio"]]
+    assert {rate for _, rate in decoded} == {16_000}
+    return [waveform for waveform, _ in decoded]
+
+
+def test_the_number_of_processes_does_not_change_a_bit(built_twice):
+    one_process, three_processes, *_ = built_twice
+    for part in ("unlabelled", "labelled"):
+        assert one_process[part].features == three_processes[part].features
+        assert one_process[part].to_list() == three_processes[part].to_list()
+
+
+def test_the_unlabelled_part_holds_sentences_and_nothing_about_their_speakers(corpus):
+    assert corpus["unlabelled"].column_names == ["audio", "utterance_id"]
+    seconds = [len(waveform) / 16_000 for waveform in waveforms(corpus["unlabelled"])]
+    assert len(seconds) == len(set(corpus["unlabelled"]["utterance_id"])) == 60
+    assert min(seconds) > 1
+    assert max(seconds) < 6.1
+    assert 3 < np.mean(seconds) < 5
+
+
+def test_keyword_clips_last_one_second_and_are_neither_silent_nor_clipped(labelled):
+    clips = np.stack(waveforms(labelled))
+    level_db = 10 * np.log10(np.mean(np.square(clips), axis=1))
+    assert clips.shape == (8 * 6 * 4, 16_000)
+    assert np.abs(clips).max() < 0.99
+    assert level_db.min() > -45
+    assert np.ptp(level_db) > 15
+
+
+def test_a_word_is_whole_within_its_clip_and_its_phones_lie_where_the_energy_is(labelled):
+    louder_inside = []
+    for waveform, phones in zip(waveforms(labelled), labelled["phones"], strict=True):
+        starts = [phone["start_seconds"] for phone in phones]
+        ends = [phone["end_seconds"] for phone in phones]
+        assert starts[0] >= 0
+        assert ends[-1] <= 1
+        assert all(start < end for start, end in zip(starts, ends, strict=True))
+        assert all(end <= start + 1e-6 for end, start in zip(ends, starts[1:], strict=False))
+        times = np.arange(16_000) / 16_000
+        inside = (starts[0] <= times) & (times < ends[-1])
+        louder_inside.append(np.mean(waveform[inside] ** 2) > np.mean(waveform[~inside] ** 2))
+    assert np.mean(louder_inside) > 0.95
+
+
+def test_phones_are_segments_by_which_frames_are_labelled(labelled):
+    assert holds_segments(labelled, "phones")
+    ones = np.ones(len(labelled))
+    segments = read_segments(labelled, "phones", ones, ones, {})
+    assert [own.labels for own in segments] == [[phone["phone"] for phone in own] for own in labelled["phones"]]
+
+
+def test_phones_spell_the_word(labelled):
+    keywords = labelled.features["keyword"].names
+    for keyword, phones in zip(labelled["keyword"], labelled["phones"], strict=True):
+        assert phones[0]["phone"][0] == {"wow": "w", "marvin": "m"}.get(keywords[keyword], keywords[keyword][0])
+        assert not any(phone["phone"].startswith("_") for phone in phones)
+
+
+def test_no_speaker_is_in_two_parts_of_split_and_each_part_has_as_many_women_as_men(labelled):
+    table = labelled.remove_columns("audio").to_pandas()
+    assert table.groupby("speaker")["split"].nunique().max() == 1
+    for _, part in table.groupby("split"):
+        speakers_by_gender = part.groupby("gender")["speaker"].nunique()
+        assert speakers_by_gender.nunique() == 1
+
+
+def test_no_room_and_no_take_is_in_two_parts_of_speaker_split_and_each_part_has_every_speaker(labelled):
+    table = labelled.remove_columns("audio").to_pandas()
+    assert table.groupby("room")["speaker_split"].nunique().max() == 1
+    assert table.groupby("take")["speaker_split"].nunique().max() == 1
+    assert (table.groupby("speaker_split")["speaker"].nunique() == 8).all()
+
+
+@pytest.mark.parametrize("split", ["split", "speaker_split"])
+def test_every_class_that_a_split_can_hold_is_in_each_of_its_parts(labelled, split):
+    table = labelled.remove_columns("audio").to_pandas()
+    assert set(table[split]) == {"train", "validation", "test"}
+    for name in set(LABELS) - ({"speaker"} if split == "split" else set()):
+        assert (table.groupby(split)[name].nunique() == labelled.features[name].num_classes).all()
+
+
+def test_a_drawled_word_lasts_longer_than_a_lively_one(labelled):
+    seconds = np.array([phones[-1]["end_seconds"] - phones[0]["start_seconds"] for phones in labelled["phones"]])
+    style = np.array(labelled["style"])
+    names = labelled.features["style"].names
+    mean = {name: seconds[style == names.index(name)].mean() for name in names}
+    assert mean["drawled"] > 1.2 * mean["lively"]
+
+
+def test_the_sizes_hold_what_they_promise():
+    assert len(KEYWORDS) == len(set(KEYWORDS)) == 35
+    assert SIZES["small"].keywords == SIZES["base"].keywords == KEYWORDS
+    for size in (SIZES["tiny"], SIZES["small"]):
+        sessions = [*plan_labelled(size), *plan_unlabelled(size)]
+        names = [session.speaker.name for session in sessions]
+        assert len(names) == len(set(names)) == size.labelled_speakers + size.unlabelled_speakers
+        seeds = [utterance.take_seed for session in sessions for utterance in session.utterances]
+        assert len(seeds) == len(set(seeds))
+    assert SIZES["small"].labelled_speakers >= 40
+    assert SIZES["small"].unlabelled_speakers >= 60
+
+
+def test_women_and_men_differ_in_pitch_and_formants_and_overlap():
+    rng = np.random.default_rng(0)
+    women, men = ([draw_speaker("x", gender, rng) for _ in range(300)] for gender in ("female", "male"))
+    for attribute in (lambda s: s.pitch_hz, lambda s: np.mean(s.formant_scale)):
+        high, low = (np.array([attribute(speaker) for speaker in speakers]) for speakers in (women, men))
+        assert np.median(high) > 1.1 * np.median(low)
+        assert np.percentile(high, 2) < np.percentile(low, 98)
+
+
+def test_a_voice_file_carries_the_speakers_pitch_and_the_styles_factor():
+    speaker = draw_speaker("x", "female", np.random.default_rng(0))
+    pitch = {}
+    for style in STYLES:
+        lines = dict(line.split(" ", 1) for line in voice_file(speaker, style).splitlines())
+        base, top = map(int, lines["pitch"].split())
+        assert base < top
+        assert all(0 <= int(amplitude) <= 255 for amplitude in lines["tone"].split()[1::2])
+        pitch[style] = base
+    assert pitch["loud"] == pytest.approx(speaker.pitch_hz * STYLES["loud"].pitch, abs=0.5)
+    assert pitch["soft"] < pitch["plain"] < pitch["lively"]
+
+
+def test_a_sentence_has_about_the_words_asked_for_and_hardly_ever_repeats():
+    rng = np.random.default_rng(0)
+    sentences = [sentence(9, rng) for _ in range(500)]
+    lengths = [len(words.split()) for words in sentences]
+    assert min(lengths) >= 8
+    assert 9 < np.mean(lengths) < 13
+    assert len(set(sentences)) == 500
+
+
+class _SlowSpeaker:
+    """Takes 90 seconds per word and minute of rate, as espeak-ng would for one very long word."""
+
+    sampling_rate = 22_050
+
+    def say(self, text, voice, rate_wpm, pitch):
+        seconds = 90 / rate_wpm
+        return np.ones(int(self.sampling_rate * (seconds + 0.1)), np.int16), [("a", 0.05, 0.05 + seconds)]
+
+
+def test_a_word_that_does_not_fit_is_said_faster():
+    utterance = Utterance("word", "voice", 60, 50, 0.9, 1.0, 0.0, (0,), (0,))
+    _, phones = say_within(_SlowSpeaker(), utterance)
+    assert 0.7 < phones[0][2] - phones[0][1] <= 0.9
+
+
+def test_placing_a_word_moves_its_phones_along_with_its_samples():
+    speech = np.zeros(22_050, np.int16)
+    speech[4410:8820] = 16_384
+    offsets = set()
+    for seed in range(20):
+        clip, phones = place(speech, [("a", 0.2, 0.4)], 22_050, 1.0, np.random.default_rng(seed))
+        assert clip.shape == (22_050,)
+        spoken = np.flatnonzero(clip) / 22_050
+        assert phones == [("a", pytest.approx(spoken[0], abs=1e-4), pytest.approx(spoken[-1], abs=1e-4))]
+        assert clip.max() == 0.5
+        offsets.add(round(spoken[0], 1))
+    assert len(offsets) > 4
+
+
+def flat_room(**changes) -> degradation.Room:
+    flat = {
+        "reverberation_seconds": 0.3,
+        "direct_to_reverberant_db": 200.0,
+        "first_reflection_seconds": 0.005,
+        "microphone_hz": np.array([50.0, 8000.0]),
+        "microphone_db": np.zeros(2),
+        "noise_slope": 1.0,
+    }
+    return degradation.Room(**{**flat, **changes})
+
+
+def tone(rate: int, seconds: float) -> np.ndarray:
+    times = np.arange(int(rate * seconds)) / rate
+    return (np.sin(2 * np.pi * 1000 * times) * np.hanning(times.size) * 0.1).astype(np.float32)
+
+
+def record_tone(room: degradation.Room, seed: int = 0, effort_db: float = 0.0) -> np.ndarray:
+    crowd = np.random.default_rng(1).integers(-3000, 3000, (4, 100_000)).astype(np.int16)
+    rng = np.random.default_rng(seed)
+    return degradation.record(tone(22_050, 1.0), 22_050, 16_000, room, crowd, effort_db, rng) / 32_768
+
+
+def test_resampling_keeps_a_tone():
+    resampled = degradation.resample(tone(22_050, 1.0), 22_050, 16_000) / 32_768
+    np.testing.assert_allclose(resampled, tone(16_000, 1.0) / tone(16_000, 1.0).max() * 0.5, atol=2e-3)
+
+
+def test_a_dry_quiet_room_with_a_flat_microphone_changes_only_the_level(monkeypatch):
+    monkeypatch.setattr(degradation, "SNR_DB", (150.0, 150.0))
+    monkeypatch.setattr(degradation, "LEVEL_DBFS", (-20.0, -20.0))
+    recorded = record_tone(flat_room())
+    assert 10 * np.log10(np.mean(recorded**2)) == pytest.approx(-20, abs=0.01)
+    expected = tone(16_000, 1.0) / np.sqrt(np.mean(tone(16_000, 1.0) ** 2)) * 0.1
+    np.testing.assert_allclose(recorded, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("snr_db", [3.0, 15.0])
+@pytest.mark.parametrize("seed", range(4))  # both sorts of noise are among them
+def test_the_signal_to_noise_ratio_is_the_one_drawn(monkeypatch, snr_db, seed):
+    monkeypatch.setattr(degradation, "SNR_DB", (snr_db, snr_db))
+    recorded, clean = record_tone(flat_room(), seed), tone(16_000, 1.0).astype(float)
+    voice = clean * (recorded @ clean) / (clean @ clean)
+    measured_db = 10 * np.log10(np.mean(voice**2) / np.mean((recorded - voice) ** 2))
+    assert measured_db == pytest.approx(snr_db, abs=1.0)
+
+
+def test_who_speaks_louder_is_recorded_louder(monkeypatch):
+    monkeypatch.setattr(degradation, "LEVEL_DBFS", (-30.0, -30.0))
+    levels_db = [10 * np.log10(np.mean(record_tone(flat_room(), 0, effort_db) ** 2)) for effort_db in (0, 6)]
+    assert levels_db[1] - levels_db[0] == pytest.approx(6, abs=0.05)
+
+
+@pytest.mark.parametrize("snr_db", [-60.0, 60.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_microphone_that_cuts_the_highs_cuts_them_from_voice_and_noise(monkeypatch, snr_db, seed):
+    monkeypatch.setattr(degradation, "SNR_DB", (snr_db, snr_db))
+    rng = np.random.default_rng(seed)
+    voice = rng.standard_normal(22_050, dtype=np.float32)
+    crowd = rng.integers(-3000, 3000, (4, 100_000)).astype(np.int16)
+    room = flat_room(
+        microphone_hz=np.array([50.0, 1000.0, 4000.0, 8000.0]),
+        microphone_db=np.array([0.0, 0.0, -40.0, -40.0]),
+        noise_slope=0.0,
+    )
+    recorded = degradation.record(voice, 22_050, 16_000, room, crowd, 0.0, rng)
+    power = np.abs(np.fft.rfft(recorded)) ** 2
+    cut_db = 10 * np.log10(power[200:900].mean() / power[5000:7000].mean())
+    assert cut_db == pytest.approx(40, abs=1.5)
+
+
+@pytest.mark.parametrize("reverberation_seconds", [0.2, 0.4])
+def test_reverberation_falls_by_60_db_in_its_time_and_is_as_strong_as_told(reverberation_seconds):
+    room = flat_room(reverberation_seconds=reverberation_seconds, direct_to_reverberant_db=6.0)
+    responses = [degradation.room_impulse_response(room, np.random.default_rng(seed)) for seed in range(100)]
+    energy = np.mean(np.square(responses), axis=0, dtype=float)
+    assert energy[0] == 1
+    assert 10 * np.log10(1 / energy[1:].sum()) == pytest.approx(6, abs=1)
+    remaining_db = 10 * np.log10(np.cumsum(energy[::-1])[::-1])  # Schroeder's backward integration
+    start, end = int(0.1 * 16_000), int(0.25 * 16_000)
+    slope_db_per_second = (remaining_db[end] - remaining_db[start]) / 0.15
+    assert -60 / slope_db_per_second == pytest.approx(reverberation_seconds, rel=0.15)
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_noise_has_its_colour(slope):
+    log_hz = np.log(np.arange(50, 8000)).astype(np.float32)
+    spectra = [degradation.coloured_noise(slope, log_hz, np.random.default_rng(seed)) for seed in range(50)]
+    log_power = np.log(np.mean(np.abs(spectra) ** 2, axis=0))
+    assert np.polyfit(log_hz, log_power, 1)[0] == pytest.approx(-slope, abs=0.05)
+
+
+def test_a_loud_clip_is_turned_down_rather_than_clipped():
+    spiky = np.zeros(16_000, np.float32)
+    spiky[::4000] = 1
+    assert np.abs(degradation.to_level(spiky, -10.0)).max() == round(0.98 * 32_767)
+
+
+def test_the_export_is_a_folder_of_wavs_beside_a_metadata_table(built_twice):
+    corpus, _, _, exported = built_twice
+    for part, dataset in corpus.items():
+        with open(exported / part / "metadata.csv", newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == len(dataset) == len(list((exported / part).glob("*.wav")))
+        for row, original in zip(rows[::17], dataset.select(range(0, len(dataset), 17)), strict=True):
+            assert (exported / part / row["file_name"]).read_bytes() == original["audio"]["bytes"]
+            for name in LABELS if part == "labelled" else ():
+                assert dataset.features[name].str2int(row[name]) == original[name]
+            if part == "labelled":
+                assert json.loads(row["phones"]) == original["phones"]
+                assert {row["split"], row["speaker_split"]} <= {"train", "validation", "test"}
+
+
+def test_the_command_line_says_that_the_speech_is_synthetic(built_twice):
+    corpus, _, output, _ = built_twice
+    assert output.strip() == corpus_summary(corpus)
+    assert "synthetic" in output
+    assert "labelled: 192 clips, 0.05 hours" in output
+    assert "8 speakers, 6 keywords, 5 styles" in output
+
+
+def test_a_build_that_was_killed_is_not_taken_for_a_corpus(tmp_path):
+    process = command_line(tmp_path)
+    while process.poll() is None and not list(tmp_path.glob("*/.tiny*/*/speech.npy")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(tmp_path.glob("*/tiny*"))
+
+
+def test_of_two_builds_at_once_the_second_keeps_what_the_first_published(corpus, tmp_path):
+    target = tmp_path / "tiny"
+    corpus_module._publish(corpus, tmp_path / "first", target)
+    before = sorted((path, path.stat().st_mtime_ns) for path in target.rglob("*"))
+    corpus_module._publish(corpus, tmp_path / "second", target)
+    assert sorted((path, path.stat().st_mtime_ns) for path in target.rglob("*")) == before
+
+
+def test_a_cached_corpus_is_loaded_and_not_built_again(built_twice, tmp_path, monkeypatch):
+    corpus, *_ = built_twice
+    monkeypatch.setattr(corpus_module, "build_corpus", lambda *_: corpus)
+    load_corpus("tiny", cache_dir=tmp_path)
+    monkeypatch.delattr(corpus_module, "build_corpus")
+    assert load_corpus("tiny", cache_dir=tmp_path)["labelled"][3] == corpus["labelled"][3]
+
+
+def test_an_unknown_size_is_refused_with_the_names_of_the_known_ones():
+    with pytest.raises(ValueError, match="tiny, small, base"):
+        load_corpus("huge")
+
+
+def test_without_espeak_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ImportError, match=r"pip install \"mbt-speech\[demo\]\""):
+        load_corpus("tiny")
+
+
+def test_a_helper_that_fails_is_reported_with_its_speaker_and_reason(tmp_path):
+    _, data, _ = corpus_module._find_espeak()
+    with pytest.raises(RuntimeError, match=r"(?s)speaker c00\d failed.*no-such-library"):
+        build_corpus(SIZES["tiny"], tmp_path / "no-such-library.so", data, tmp_path, 1)
+
+
+def test_a_job_survives_its_journey_to_the_helper():
+    utterances = plan_labelled(CorpusSize(1, ("no",), 2, 0, 0))[0].utterances
+    job = SynthesisJob("library", "folder", "output", None, utterances)
+    assert SynthesisJob.from_json(job.to_json()).to_json() == job.to_json()
+
+
+def test_the_helper_process_starts_without_the_heavy_libraries():
+    heavy = "{'torch', 'datasets', 'transformers', 'scipy', 'pyarrow'}"
+    code = f"import sys, mbt_speech.corpora.synthetic.synthesis; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def log_mel_statistics(dataset) -> np.ndarray:
+    """Mean and standard deviation over time of 64 log-mel bands, per clip of one second: (clips, 128)."""
+    clips = torch.from_numpy(np.stack(list(waveforms(dataset))).astype(np.float32))
+    extractor = MBTFeatureExtractor(feature_size=64)
+    features = [extractor.extract(batch, torch.full((len(batch),), batch.shape[1]))[0] for batch in clips.split(256)]
+    return torch.cat([torch.cat([one.mean(1), one.std(1)], dim=1) for one in features]).numpy()
+
+
+@pytest.mark.slow
+def test_log_mel_statistics_do_not_solve_the_small_corpus(tmp_path):
+    library, data, _ = corpus_module._find_espeak()
+    small = SIZES["small"]
+    size = CorpusSize(small.labelled_speakers, small.keywords, small.takes, 1, 1)
+    labelled = build_corpus(size, library, data, tmp_path, 2)["labelled"]
+    statistics = log_mel_statistics(labelled)
+    rng = np.random.default_rng(0)
+    for label, split in (("keyword", "split"), ("speaker", "speaker_split")):
+        classes, parts = np.array(labelled[label]), np.array(labelled[split])
+        train, test = np.flatnonzero(parts == "train"), parts == "test"
+        few = np.concatenate(
+            [rng.choice(ours := train[classes[train] == c], max(1, round(0.05 * ours.size))) for c in set(classes)]
+        )
+        accuracy = {}
+        for name, chosen in (("all", train), ("few", few)):
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-2, max_iter=500))
+            probe.fit(statistics[chosen], classes[chosen])
+            accuracy[name] = probe.score(statistics[test], classes[test])
+        assert 0.15 < accuracy["all"] < 0.7, (label, accuracy)
+        assert 0.05 < accuracy["few"] < 0.25, (label, accuracy)

@@ -1,0 +1,107 @@
+"""An ablation from its recipe to its table and picture."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import run_finetune
+import run_pretrain
+from mbt_speech.command_line import parse_arguments
+from mbt_speech.experiments import ablation
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "ablations").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_cell_of_every_recipe_is_a_command_that_the_scripts_take(path):
+    recipe = ablation.read_ablation(path)
+    for cell in recipe.cells():
+        args = parse_arguments(
+            run_pretrain.PretrainArguments, [*ablation.as_words(recipe.arguments(cell)), "--output_dir", "x"]
+        )
+        run_pretrain.build(args)
+    words = ["--model_name_or_path", "x", "--freeze_encoder", "--output_dir", "x"]
+    parse_arguments(run_finetune.FinetuneArguments, [*words, *ablation.as_words(recipe.finetune)])
+
+
+def test_a_dotted_argument_is_an_entry_of_a_json_object():
+    shared = {"config_overrides": {"a": 1}, "max_steps": 2}
+    cell = {"config_overrides.b": [3, 4], "seed": 1}
+    assert ablation.merged(shared, cell) == {"config_overrides": {"a": 1, "b": [3, 4]}, "max_steps": 2, "seed": 1}
+    assert shared == {"config_overrides": {"a": 1}, "max_steps": 2}
+    words = ["--config_overrides", '{"a": 1, "b": [3, 4]}', "--max_steps", "2", "--seed", "1"]
+    assert ablation.as_words(ablation.merged(shared, cell)) == words
+
+
+def test_a_recipe_whose_axis_is_not_varied_or_with_an_unknown_entry_is_refused(tmp_path):
+    recipe = yaml.safe_load(RECIPES[0].read_text())
+    for change, message in ({"axis": "nothing"}, "nothing"), ({"colour": "red"}, "colour"):
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(recipe | change))
+        with pytest.raises(ValueError, match=message):
+            ablation.read_ablation(tmp_path / "wrong.yaml")
+
+
+def test_cells_are_compared_with_the_first_one_paired_by_the_seed_of_pre_training(tmp_path):
+    recipe = {"title": "Which one", "axis": "label_fraction", "vary": {"objective": ["bt", "mbt"], "seed": [0, 1, 2]}}
+    which = ablation.Ablation(**recipe, pretrain={"train_dir": "x"}, finetune={}, tasks={"speaker": None})
+    encoders = {Path(f"{cell['objective']}{cell['seed']}"): cell for cell in which.cells()}
+    rows = [
+        {"task": "speaker", "method": str(folder), "label_fraction": fraction, "seed": seed, "chance": 0.1,
+         "accuracy": 0.3 + 0.1 * cell["seed"] + 0.01 * seed
+         + (fraction + cell["seed"] / 1000 if cell["objective"] == "mbt" else 0)}
+        for folder, cell in encoders.items() for fraction in (0.05, 0.5) for seed in (0, 1)
+    ]  # fmt: skip
+    rows.append({**rows[0], "method": "stats"})
+    (tmp_path / "tasks" / "speaker").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(tmp_path / "tasks" / "speaker" / "results.csv", index=False)
+    ablation.report(which, ablation.collect(which, encoders, tmp_path), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "| objective mbt | 0.5 | 90.6 ± 9.1 |" in text
+    # Differences of 5.0, 5.1 and 5.2 points: the interval is 5.1 +- 4.30 * 0.1 / sqrt(3).
+    sentence = "objective mbt - objective bt: +5.1 points [+4.9, +5.3] over 3 seeds: objective mbt is better"
+    assert f"- speaker, 5 % of the labels: {sentence}" in text
+    assert text.count("- speaker, ") == 2
+
+
+@pytest.mark.slow
+def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_folder, tmp_path, monkeypatch):
+    shared = {"train_dir": str(speech_folder), "preset": "tiny"}
+    recipe = {
+        "title": "A small one",
+        "axis": "density",
+        "vary": {"sparsity_method": ["static"], "density": [0.5, 0.2], "seed": [0, 1]},
+        "baseline": {},
+        "pretrain": shared | {"max_steps": 2, "per_device_train_batch_size": 8, "logging_steps": 1},
+        "finetune": shared | {"seed": [0, 1]},
+        "tasks": {"label": None},
+        "controls": ["random"],
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    trained = []
+
+    def in_process(script):
+        def command(*words, output_dir):
+            trained.append(output_dir)
+            script.main([*words, "--output_dir", str(output_dir)])
+
+        return command
+
+    monkeypatch.setattr(ablation, "pretrain", in_process(run_pretrain))
+    monkeypatch.setattr(ablation, "finetune", in_process(run_finetune))
+    ablation.main([str(path), "--output_dir", str(tmp_path / "out")])
+    assert len(trained) == 5 + 1
+    ablation.main([str(path), "--output_dir", str(tmp_path / "out")])
+    assert len(trained) == 5 + 1 + 1
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert len(results) == (5 + 1) * 2
+    assert set(results["curve"]) == {"sparsity_method static", "baseline", "random"}
+    assert sorted(results[results["curve"] == "sparsity_method static"]["position"]) == [0.2] * 4 + [0.5] * 4
+    table = (tmp_path / "out" / "results.md").read_text().splitlines()
+    assert table[2] == "|  | density | labels | label |"
+    assert len([line for line in table if line.startswith("| sparsity_method static | 0.5 ")]) == 1
+    with Image.open(tmp_path / "out" / "accuracy.png") as picture:
+        assert picture.width > 400

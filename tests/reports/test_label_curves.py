@@ -1,0 +1,89 @@
+"""Means, intervals and paired differences over seeds, and the metrics that they are of."""
+
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from sklearn import metrics
+
+from mbt_speech.probing import classification
+from mbt_speech.probing.classification import score
+from mbt_speech.reports.label_curves import estimate, in_words, label_curves, paired_difference, report_sweep
+
+METRICS = Path(classification.__file__).parent / "metrics"
+
+
+def results(gain, noise=0.0, seeds=5):
+    generator = np.random.default_rng(0)
+    rows = []
+    for fraction in (0.05, 1.0):
+        for seed in range(seeds):
+            base = 0.4 + 0.3 * fraction + 0.05 * generator.standard_normal()
+            for method, extra in (("bt", 0.0), ("mbt", gain + noise * generator.standard_normal()), ("stats", -0.1)):
+                rows.append({"task": "speaker", "method": method, "encoder": "frozen", "label_fraction": fraction,
+                             "seed": seed, "num_train": int(200 * fraction), "num_test": 50, "chance": 0.1,
+                             "unit": "clips", "accuracy": base + extra})  # fmt: skip
+    return rows
+
+
+def test_the_interval_is_students_and_one_seed_has_none():
+    values = np.array([0.4, 0.5, 0.7, 0.6])
+    found = estimate(values)
+    low, high = stats.ttest_1samp(values, 0.5).confidence_interval(0.95)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    assert str(estimate(np.array([0.5]))) == "50.0"
+    assert np.isnan(estimate(np.array([0.5])).half_width)
+
+
+def test_a_difference_is_paired_so_that_what_seeds_share_drops_out():
+    table = results(gain=0.02, noise=1e-6)
+    table = [row for row in table if row["label_fraction"] == 0.05]
+    difference = paired_difference(table, "bt", "mbt")
+    assert difference.mean == pytest.approx(0.02, abs=1e-5)
+    assert difference.half_width < 1e-5
+    unpaired = estimate(np.array([row["accuracy"] for row in table if row["method"] == "mbt"]))
+    assert unpaired.half_width > 0.02
+    assert paired_difference(table[::-1], "bt", "mbt") == pytest.approx(difference)
+    with pytest.raises(ValueError, match="no seed in common"):
+        paired_difference([row for row in table if row["method"] == "bt"], "bt", "mbt")
+
+
+def test_an_interval_that_holds_zero_shows_no_difference():
+    assert "no difference shown" in in_words(estimate(np.array([-0.1, 0.1, 0.05])), "bt", "mbt")
+    assert "mbt is better" in in_words(estimate(np.array([0.10, 0.11, 0.12])), "bt", "mbt")
+    assert "bt is better" in in_words(estimate(-np.array([0.10, 0.11, 0.12])), "bt", "mbt")
+    for values in ([0.1], [0.1, 0.1, 0.1], [0.1, 0.12]):  # one seed, seeds without an effect, too few
+        assert "nothing is shown" in in_words(estimate(np.array(values)), "bt", "mbt")
+
+
+def test_the_report_holds_the_table_the_differences_and_a_picture(tmp_path):
+    table = results(gain=0.05, noise=0.001)
+    text = report_sweep(table, ["bt", "mbt"], tmp_path, "synthetic speech")
+    curves = label_curves(table)
+    few, all_labels = (point.estimate for point in curves if point.method == "mbt")
+    assert f"| mbt | frozen | {few} | {all_labels} |" in text
+    assert text.count("mbt is better") == 2
+    assert (tmp_path / "results.md").read_text() == text
+    with Image.open(tmp_path / "label_fractions.png") as picture:
+        assert picture.width > 600
+
+
+def test_classification_metrics_are_scikit_learns_also_where_a_class_is_missing():
+    generator = np.random.default_rng(0)
+    references, predictions = generator.integers(0, 4, 60), generator.integers(0, 5, 60)
+    found = score(predictions, references)
+    assert found["accuracy"] == metrics.accuracy_score(references, predictions)
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(references, predictions, average="macro"))
+    recalls = [np.mean(predictions[references == label] == label) for label in range(4)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+
+
+def test_verification_metrics_load_from_their_paths():
+    scores, same = [0.9, 0.8, 0.4, 0.7, 0.3, 0.2], [1, 1, 1, 0, 0, 0]
+    eer = evaluate.load(str(METRICS / "equal_error_rate.py")).compute(predictions=scores, references=same)
+    cost = evaluate.load(str(METRICS / "min_detection_cost.py")).compute(predictions=scores, references=same)
+    assert eer == {"eer": pytest.approx(1 / 3)}
+    assert cost == {"min_dcf": pytest.approx(1 / 3)}

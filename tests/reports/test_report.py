@@ -1,0 +1,105 @@
+"""The report of runs, sweeps and ablations on one page."""
+
+import base64
+import html.parser
+import io
+import shutil
+
+import pytest
+from PIL import Image
+
+import run_finetune
+import run_pretrain
+from mbt_speech.reports import report
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page holds, and checks that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.pictures, self.links, self.text = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag not in ("meta", "img", "br", "hr"):
+            self.open.append(tag)
+        if tag == "img":
+            self.pictures.append(attributes["src"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def runs(speech_folder, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    shared = ["--train_dir", str(speech_folder), "--preset", "tiny", "--per_device_train_batch_size", "8"]
+    for objective in ("bt", "mbt"):
+        words = ["--objective", objective, "--max_steps", "3", "--logging_steps", "1"]
+        run_pretrain.main([*shared, *words, "--output_dir", str(runs / objective)])
+    words = ["--model_name_or_path", str(runs / "bt"), str(runs / "mbt"), "stats", "--freeze_encoder"]
+    words += ["--label_fraction", "0.5", "1", "--seed", "0", "1", "2"]
+    run_finetune.main([*shared, *words, "--output_dir", str(runs / "sweep")])
+    ablation = runs / "ablations" / "which"
+    (ablation / "encoders").mkdir(parents=True)
+    shutil.copytree(runs / "bt", ablation / "encoders" / "bt")
+    shutil.copy(runs / "sweep" / "results.csv", ablation)
+    (ablation / "results.md").write_text("Accuracy by <something>: in %\n\n| | x |\n|---|---|\n| a | 73.1 |\n")
+    shutil.copy(runs / "bt" / "loss.png", ablation / "accuracy.png")
+    return runs
+
+
+def test_a_report_gathers_runs_sweeps_and_ablations_on_a_page_that_needs_no_other_file(runs, tmp_path):
+    report.main(["--runs_dir", str(runs), "--output_dir", str(tmp_path / "report")])
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    page = Page((tmp_path / "report" / "report.html").read_text())
+    assert page.open == []
+    assert "2 pre-trained encoders, 1 sweep, 1 ablation." in markdown
+    overview = next(line for line in markdown.splitlines() if line.startswith("| bt, frozen | "))
+    results = (runs / "sweep" / "results.md").read_text()
+    assert overview.split(" | ")[1] in results
+    assert "paired by seed" in page.text
+    assert "73.1" in page.text
+    assert "Accuracy by <something>" in page.text
+    assert "objective: mbt" in page.text  # its recipe
+    shown = 4 + 2 - 1 + 1  # of the sweep without losses; losses and correlations; the ablation
+    assert len(page.pictures) == markdown.count("](pictures/") == shown
+    assert page.text.count("Figure ") == shown
+    for source in page.pictures:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.width > 300
+    assert all(link.startswith("#") for link in page.links)
+
+
+def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
+    for _ in range(2):
+        report.main(["--runs_dir", str(runs)])
+    pictures = list((runs / "report" / "pictures").iterdir())
+    assert len(pictures) == (runs / "report" / "report.md").read_text().count("](pictures/")
+
+
+def test_sweeps_of_one_task_share_its_columns_unless_they_have_a_method_in_common():
+    def rows(method, encoder, accuracy):
+        return [{"task": "keyword", "method": method, "encoder": encoder, "label_fraction": 1.0, "accuracy": accuracy}]
+
+    tables = {"a": rows("bt", "frozen", 0.1), "b": rows("bt", "trained", 0.2), "c": rows("bt", "frozen", 0.3)}
+    assert report.overview(tables).splitlines()[2:] == [
+        "|  | keyword, 100 % | keyword (c), 100 % |",
+        "|---|---|---|",
+        "| bt, frozen | 10.0 | 30.0 |",
+        "| bt, trained | 20.0 |  |",
+    ]
+
+
+def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="nothing to report"):
+        report.main(["--runs_dir", str(tmp_path)])

@@ -1,1 +1,0 @@
-"""What the scripts share: arguments, data, optimisation, checkpoints, classification, reports, the built-in corpus."""
