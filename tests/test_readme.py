@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_first_snippet_goes_from_a_sound_file_to_an_embedding_and_a_prediction(tmp_path, monkeypatch, capsys):
+def test_the_first_snippet_embeds_and_classifies_a_sound_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sf.write("speech.wav", chirp(1.3, 150, 0), SAMPLING_RATE)
     labels = {"id2label": {0: "female", 1: "male"}, "label2id": {"female": 0, "male": 1}}

@@ -55,7 +55,7 @@ def pretrained(speech_folder, tmp_path_factory):
     return pretrain(tmp_path_factory.mktemp("pretrained"), "--train_dir", speech_folder, "--objective", "mbt")
 
 
-def test_pre_training_leaves_a_model_that_the_auto_classes_open_and_the_record_of_how_it_was_made(pretrained):
+def test_pre_training_leaves_a_model_to_open_and_the_record_of_its_making(pretrained):
     model = AutoModelForPreTraining.from_pretrained(pretrained)
     assert model.config.objective == "mbt"
     extractor = AutoFeatureExtractor.from_pretrained(pretrained)
@@ -76,6 +76,7 @@ def test_pre_training_leaves_a_model_that_the_auto_classes_open_and_the_record_o
         assert (pretrained / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(speech_folder, pretrained, tmp_path):
     again = pretrain(tmp_path / "again", "--train_dir", speech_folder, "--objective", "mbt")
     other = pretrain(tmp_path / "other", "--train_dir", speech_folder, "--objective", "mbt", "--seed", "1")
@@ -84,6 +85,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(speech_folder
     assert (again / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
     speech_folder, pretrained, tmp_path, workers
@@ -108,7 +110,7 @@ def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
     assert [{name: line[name] for name in timeless[0]} for line in read_log(resumed)] == timeless
 
 
-def test_a_checkpoint_opens_with_from_pretrained_and_a_half_written_one_is_not_taken_for_one(speech_folder, tmp_path):
+def test_a_half_written_checkpoint_is_not_taken_for_one(speech_folder, tmp_path):
     run = pretrain(tmp_path, "--train_dir", speech_folder, "--save_steps", "2", "--max_steps", "3")
     assert AutoModelForPreTraining.from_pretrained(run / "checkpoint-2").config.objective == "bt"
     (run / ".checkpoint-9.partial").mkdir()
@@ -116,7 +118,7 @@ def test_a_checkpoint_opens_with_from_pretrained_and_a_half_written_one_is_not_t
     assert [line["step"] for line in read_log(resumed)] == [1, 2, 3]
 
 
-def test_probes_are_logged_under_their_protocol_the_best_model_is_kept_and_test_clips_are_not_read(
+def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
     speech_folder, pretrained, tmp_path, monkeypatch
 ):
     read = []
@@ -140,9 +142,8 @@ def test_probes_are_logged_under_their_protocol_the_best_model_is_kept_and_test_
     assert (run / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
 
 
-def test_predictive_coding_trains_resumes_bit_for_bit_and_leaves_what_other_objectives_do(
-    speech_folder, tmp_path, monkeypatch
-):
+@pytest.mark.slow
+def test_predictive_coding_trains_and_resumes_bit_for_bit(speech_folder, tmp_path, monkeypatch):
     words = ["--train_dir", speech_folder, "--objective", "cpc", "--save_steps", "2", "--config_overrides"]
     words += ['{"context_size": 16}', "--eval_steps", "2", "--probe_train_dir", speech_folder]
     run = pretrain(tmp_path / "run", *words)
@@ -198,7 +199,8 @@ def test_the_card_of_an_encoder_tells_what_was_measured_and_its_code_runs(pretra
     assert "at 16000 Hz" in card.content.split("## Limits")[1]
 
 
-def test_the_card_of_a_classifier_holds_its_results_as_metadata_and_its_code_runs(
+@pytest.mark.slow
+def test_the_card_of_a_classifier_holds_its_results_and_its_code_runs(
     speech_folder, pretrained, tmp_path, monkeypatch, capsys
 ):
     words = ["--train_dir", speech_folder, "--freeze_encoder", "--seed", "0", "1", "--hub_license", "cc-by-4.0"]
@@ -235,6 +237,7 @@ def test_a_bad_recording_stops_pre_training_with_its_name(spoilt_folder, tmp_pat
         pretrain(tmp_path / "run", "--train_dir", spoilt_folder)
 
 
+@pytest.mark.slow
 def test_bad_recordings_are_skipped_and_listed_by_both_scripts_when_asked(spoilt_folder, pretrained, tmp_path):
     run = pretrain(tmp_path / "pretrain", "--train_dir", spoilt_folder, "--on_bad_audio", "skip")
     tuned = finetune(
@@ -246,6 +249,7 @@ def test_bad_recordings_are_skipped_and_listed_by_both_scripts_when_asked(spoilt
     assert sum(result["num_train"] for result in results(tuned)) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--freeze_encoder"], ["--max_steps", "30", "--learning_rate", "0.01"]])
 def test_fine_tuning_learns_sub_folder_names_and_leaves_a_classifier(speech_folder, pretrained, tmp_path, words):
     run = finetune(tmp_path, pretrained, "--train_dir", speech_folder, *words)
@@ -262,6 +266,7 @@ def test_fine_tuning_learns_sub_folder_names_and_leaves_a_classifier(speech_fold
         assert model.config.id2label[int(logits.argmax())] == label
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrained, tmp_path, capsys):
     words = ["--train_dir", speech_folder, "--freeze_encoder", "--label_fraction", "0.5", "1", "--seed", "0", "1"]
     run = finetune(tmp_path, [pretrained, "random", "stats"], *words)
@@ -277,6 +282,7 @@ def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrain
         assert (run / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path):
     words = ["--train_dir", speech_folder, "--max_steps", "6", "--save_steps", "2", "--eval_steps", "3"]
     whole = finetune(tmp_path / "whole", pretrained, *words)
@@ -288,6 +294,7 @@ def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_pat
     assert (whole / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_labels_come_from_a_metadata_file_and_parts_from_its_split_column(speech_folder, pretrained, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -366,7 +373,7 @@ except SystemExit as end:
     assert "--sed: did you mean --seed?" in done.stderr
 
 
-def test_a_model_without_the_encoder_is_refused_instead_of_trained_from_scratch(speech_folder, pretrained, tmp_path):
+def test_a_model_without_the_encoder_is_refused(speech_folder, pretrained, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("config.json", "preprocessor_config.json"):
@@ -414,7 +421,8 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(speech_folder, 
     assert AutoModelForPreTraining.from_pretrained(tmp_path / "two").num_parameters() > 0
 
 
-def test_a_sparse_run_resumes_bit_for_bit_saves_zeros_and_stays_sparse_when_it_is_fine_tuned(speech_folder, tmp_path):
+@pytest.mark.slow
+def test_a_sparse_run_resumes_bit_for_bit_and_stays_sparse_in_fine_tuning(speech_folder, tmp_path):
     words = ["--train_dir", speech_folder, "--sparsity_method", "rigl", "--density", "0.25", "--save_steps", "1"]
     words += ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "5"]
     run = pretrain(tmp_path / "run", *words)

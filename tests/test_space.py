@@ -275,9 +275,7 @@ def test_nothing_given_is_answered_by_what_to_do(visitor):
 
 
 @in_a_browser
-def test_a_space_without_a_classifier_has_no_tab_for_classes_and_without_a_threshold_no_decision(
-    driver, served_space, sounds
-):
+def test_a_space_shows_no_classes_or_decision_that_its_models_do_not_give(driver, served_space, sounds):
     address, log = served_space
     visitor = Visitor(driver, address)
     assert visitor.tabs() == ["Map", "Compare"]
@@ -305,7 +303,7 @@ def test_a_page_without_a_model_says_how_to_name_one(tmp_path):
     assert "give --encoder, or set MBT_ENCODER" in done.stderr
 
 
-def test_the_space_installs_what_the_package_takes_and_a_gradio_that_it_allows():
+def test_the_space_installs_what_the_package_takes():
     lines = (DEMO / "requirements.txt").read_text(encoding="utf-8").splitlines()
     installed = {one.name: one for one in (Requirement(line) for line in lines if not line.startswith("#"))}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

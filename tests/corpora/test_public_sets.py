@@ -122,6 +122,7 @@ SOURCES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "name", "num_classes"),
     [
@@ -149,7 +150,8 @@ def run(recipe: str, tmp_path: Path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
 
 
-def test_twelve_classes_of_keywords_hold_unknown_words_and_silence_and_are_tested_on_their_own_set(tmp_path):
+@pytest.mark.slow
+def test_twelve_keyword_classes_hold_unknown_words_and_silence(tmp_path):
     source = speech_commands(tmp_path / "unpacked")
     test_set = commands_test_set(tmp_path / "test_set")
     rows = describe("speech_commands_12", source, tmp_path / "described", "--test_dir", str(test_set))
@@ -168,7 +170,7 @@ def test_twelve_classes_of_keywords_hold_unknown_words_and_silence_and_are_teste
     assert result["num_train"] == 99
 
 
-def test_blocks_keep_neighbouring_clips_together_and_a_random_split_does_not(tmp_path):
+def test_blocks_keep_neighboring_clips_together(tmp_path):
     rows = describe("five_leaders", five_leaders(tmp_path / "unpacked"), tmp_path / "described")
     assert {row["speaker"] for row in rows} == {"Benjamin_Netanyau", "Nelson_Mandela"}
     clips = [row for row in rows if row["speaker"] == "Nelson_Mandela"]
@@ -191,7 +193,7 @@ def test_no_speaker_is_in_two_parts(name, column, tmp_path):
     assert sum(map(len, speakers.values())) == len(set.union(*speakers.values()))
 
 
-def test_phones_of_timit_are_folded_and_in_seconds_and_its_nist_files_are_read(tmp_path):
+def test_phones_of_timit_are_folded_and_its_nist_files_are_read(tmp_path):
     rows = describe("timit", timit(tmp_path / "unpacked"), tmp_path / "described")
     assert len(rows) == 8  # MABW0 is in neither list, and SA1 is left out
     assert {row["speaker"]: row["split"] for row in rows} == {
@@ -229,6 +231,7 @@ def test_every_recipe_holds_arguments_of_its_script():
         assert parse_arguments(arguments, words).output_dir == "out"
 
 
+@pytest.mark.slow
 def test_librispeech_of_the_hub_is_pre_trained_on_by_its_own_columns(tmp_path):
     parts = load_recordings(str(librispeech(tmp_path / "unpacked")))[0]
     rows = {

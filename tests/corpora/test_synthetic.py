@@ -71,6 +71,7 @@ def waveforms(dataset) -> list[np.ndarray]:
     return [waveform for waveform, _ in decoded]
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_change_a_bit(built_twice):
     one_process, three_processes, *_ = built_twice
     for part in ("unlabelled", "labelled"):
@@ -78,7 +79,8 @@ def test_the_number_of_processes_does_not_change_a_bit(built_twice):
         assert one_process[part].to_list() == three_processes[part].to_list()
 
 
-def test_the_unlabelled_part_holds_sentences_and_nothing_about_their_speakers(corpus):
+@pytest.mark.slow
+def test_the_unlabelled_split_says_nothing_about_speakers(corpus):
     assert corpus["unlabelled"].column_names == ["audio", "utterance_id"]
     seconds = [len(waveform) / 16_000 for waveform in waveforms(corpus["unlabelled"])]
     assert len(seconds) == len(set(corpus["unlabelled"]["utterance_id"])) == 60
@@ -87,6 +89,7 @@ def test_the_unlabelled_part_holds_sentences_and_nothing_about_their_speakers(co
     assert 3 < np.mean(seconds) < 5
 
 
+@pytest.mark.slow
 def test_keyword_clips_last_one_second_and_are_neither_silent_nor_clipped(labelled):
     clips = np.stack(waveforms(labelled))
     level_db = 10 * np.log10(np.mean(np.square(clips), axis=1))
@@ -96,7 +99,8 @@ def test_keyword_clips_last_one_second_and_are_neither_silent_nor_clipped(labell
     assert np.ptp(level_db) > 15
 
 
-def test_a_word_is_whole_within_its_clip_and_its_phones_lie_where_the_energy_is(labelled):
+@pytest.mark.slow
+def test_a_word_is_whole_and_its_phones_lie_where_the_energy_is(labelled):
     louder_inside = []
     for waveform, phones in zip(waveforms(labelled), labelled["phones"], strict=True):
         starts = [phone["start_seconds"] for phone in phones]
@@ -111,6 +115,7 @@ def test_a_word_is_whole_within_its_clip_and_its_phones_lie_where_the_energy_is(
     assert np.mean(louder_inside) > 0.95
 
 
+@pytest.mark.slow
 def test_phones_are_segments_by_which_frames_are_labelled(labelled):
     assert holds_segments(labelled, "phones")
     ones = np.ones(len(labelled))
@@ -118,6 +123,7 @@ def test_phones_are_segments_by_which_frames_are_labelled(labelled):
     assert [own.labels for own in segments] == [[phone["phone"] for phone in own] for own in labelled["phones"]]
 
 
+@pytest.mark.slow
 def test_phones_spell_the_word(labelled):
     keywords = labelled.features["keyword"].names
     for keyword, phones in zip(labelled["keyword"], labelled["phones"], strict=True):
@@ -125,7 +131,8 @@ def test_phones_spell_the_word(labelled):
         assert not any(phone["phone"].startswith("_") for phone in phones)
 
 
-def test_no_speaker_is_in_two_parts_of_split_and_each_part_has_as_many_women_as_men(labelled):
+@pytest.mark.slow
+def test_splits_share_no_speaker_and_have_as_many_women_as_men(labelled):
     table = labelled.remove_columns("audio").to_pandas()
     assert table.groupby("speaker")["split"].nunique().max() == 1
     for _, part in table.groupby("split"):
@@ -133,13 +140,15 @@ def test_no_speaker_is_in_two_parts_of_split_and_each_part_has_as_many_women_as_
         assert speakers_by_gender.nunique() == 1
 
 
-def test_no_room_and_no_take_is_in_two_parts_of_speaker_split_and_each_part_has_every_speaker(labelled):
+@pytest.mark.slow
+def test_splits_by_take_share_no_room_or_take_and_have_every_speaker(labelled):
     table = labelled.remove_columns("audio").to_pandas()
     assert table.groupby("room")["speaker_split"].nunique().max() == 1
     assert table.groupby("take")["speaker_split"].nunique().max() == 1
     assert (table.groupby("speaker_split")["speaker"].nunique() == 8).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["split", "speaker_split"])
 def test_every_class_that_a_split_can_hold_is_in_each_of_its_parts(labelled, split):
     table = labelled.remove_columns("audio").to_pandas()
@@ -148,6 +157,7 @@ def test_every_class_that_a_split_can_hold_is_in_each_of_its_parts(labelled, spl
         assert (table.groupby(split)[name].nunique() == labelled.features[name].num_classes).all()
 
 
+@pytest.mark.slow
 def test_a_drawled_word_lasts_longer_than_a_lively_one(labelled):
     seconds = np.array([phones[-1]["end_seconds"] - phones[0]["start_seconds"] for phones in labelled["phones"]])
     style = np.array(labelled["style"])
@@ -302,7 +312,7 @@ def test_a_microphone_that_cuts_the_highs_cuts_them_from_voice_and_noise(monkeyp
 
 
 @pytest.mark.parametrize("reverberation_seconds", [0.2, 0.4])
-def test_reverberation_falls_by_60_db_in_its_time_and_is_as_strong_as_told(reverberation_seconds):
+def test_reverberation_falls_by_60_db_in_its_time(reverberation_seconds):
     room = flat_room(reverberation_seconds=reverberation_seconds, direct_to_reverberant_db=6.0)
     responses = [degradation.room_impulse_response(room, np.random.default_rng(seed)) for seed in range(100)]
     energy = np.mean(np.square(responses), axis=0, dtype=float)
@@ -328,6 +338,7 @@ def test_a_loud_clip_is_turned_down_rather_than_clipped():
     assert np.abs(degradation.to_level(spiky, -10.0)).max() == round(0.98 * 32_767)
 
 
+@pytest.mark.slow
 def test_the_export_is_a_folder_of_wavs_beside_a_metadata_table(built_twice):
     corpus, _, _, exported = built_twice
     for part, dataset in corpus.items():
@@ -343,6 +354,7 @@ def test_the_export_is_a_folder_of_wavs_beside_a_metadata_table(built_twice):
                 assert {row["split"], row["speaker_split"]} <= {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_the_command_line_says_that_the_speech_is_synthetic(built_twice):
     corpus, _, output, _ = built_twice
     assert output.strip() == corpus_summary(corpus)
@@ -361,6 +373,7 @@ def test_a_build_that_was_killed_is_not_taken_for_a_corpus(tmp_path):
     assert not list(tmp_path.glob("*/tiny*"))
 
 
+@pytest.mark.slow
 def test_of_two_builds_at_once_the_second_keeps_what_the_first_published(corpus, tmp_path):
     target = tmp_path / "tiny"
     corpus_module._publish(corpus, tmp_path / "first", target)
@@ -369,6 +382,7 @@ def test_of_two_builds_at_once_the_second_keeps_what_the_first_published(corpus,
     assert sorted((path, path.stat().st_mtime_ns) for path in target.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_cached_corpus_is_loaded_and_not_built_again(built_twice, tmp_path, monkeypatch):
     corpus, *_ = built_twice
     monkeypatch.setattr(corpus_module, "build_corpus", lambda *_: corpus)

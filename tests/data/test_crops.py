@@ -136,7 +136,7 @@ def test_two_crops_of_an_utterance_are_drawn_independently(recordings):
     assert set(collate_crops([crops_of(recordings)[0]])) == {"waveforms", "lengths", "bad"}
 
 
-def test_crops_of_recordings_inside_a_data_set_and_of_other_rates_are_the_same(tmp_path, recordings):
+def test_crops_inside_a_data_set_and_of_other_rates_are_the_same(tmp_path, recordings):
     values = [{"bytes": Path(value["path"]).read_bytes(), "path": None} for value in recordings.dataset["audio"]]
     inside = Dataset.from_dict({"audio": values}).cast_column("audio", Audio(decode=False))
     crops = CropDataset(inside, "audio", recordings.seconds, crop_seconds=1.0, sampling_rate=RATE)

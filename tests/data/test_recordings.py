@@ -190,7 +190,7 @@ def test_csv_cells_become_numbers_only_where_nothing_is_lost(tmp_path):
     assert train["big"][:] == ["1" * 19, "2"]
 
 
-def test_a_listed_file_that_is_missing_is_bad_and_an_unlisted_one_is_left_out(tmp_path, caplog):
+def test_a_listed_file_that_is_missing_is_bad(tmp_path, caplog):
     for name in ("1.wav", "unlisted.wav"):
         record(tmp_path / name)
     write_metadata(tmp_path, "csv", [{"file_name": "1.wav", "y": "a"}, {"file_name": "gone.wav", "y": "b"}])

@@ -77,14 +77,14 @@ def read(values, features=None, units=1.0, seconds=10.0, label_map=None):
     return read_segments(dataset, "x", np.full(number, units), np.full(number, seconds), label_map or {})
 
 
-def test_a_moment_has_the_class_of_the_segment_that_holds_it_and_none_outside():
+def test_a_moment_has_the_class_of_the_segment_that_holds_it():
     segments = Segments(np.array([0.1, 0.3, 0.5]), np.array([0.3, 0.4, 0.6]), ["a", "b", "a"])
     moments = np.array([0.0, 0.1, 0.29, 0.3, 0.4, 0.45, 0.55, 0.6, 2.0])
     assert segments.classes_at(moments, ["a", "b"]).tolist() == [-1, 0, 0, 1, -1, -1, 0, -1, -1]
     assert Segments(np.zeros(0), np.zeros(0), []).classes_at(moments, ["a"]).tolist() == [-1] * 9
 
 
-def test_segments_are_read_from_lists_of_structs_and_structs_of_lists_in_any_order_and_unit():
+def test_segments_are_read_from_any_nesting_in_any_order_and_unit():
     structs = [[{"phone": "b", "start_seconds": 0.5, "end_seconds": 1.0}, {"phone": "a", "start_seconds": 0.0,
                 "end_seconds": 0.5}], []]  # fmt: skip
     first, empty = read(structs)
@@ -100,7 +100,7 @@ def test_segments_are_read_from_lists_of_structs_and_structs_of_lists_in_any_ord
     assert classes.labels == ["q"]
 
 
-def test_a_label_map_renames_and_leaves_out_labels_of_segments_and_of_recordings():
+def test_a_label_map_renames_and_leaves_out_labels():
     segments = [[{"start": 0.1 * n, "end": 0.1 * n + 0.1, "label": label} for n, label in enumerate("aqbc")]]
     (found,) = read(segments, label_map={"a": "A", "q": None, "*": "other"})
     assert found.labels == ["A", "other", "other"]
@@ -130,7 +130,7 @@ def test_segments_that_cannot_be_are_refused_with_what_to_do(segment, message):
         read([[segment]], features)
 
 
-def test_a_folder_passes_lists_of_its_metadata_on_whole_numbers_among_fractions_too(tmp_path):
+def test_a_folder_passes_lists_of_its_metadata_on(tmp_path):
     folder = write_tones(tmp_path / "tones")
     (part, *_) = scan_folder(folder).values()
     assert holds_segments(part, "phonetic_detail")
@@ -144,7 +144,8 @@ def test_a_folder_passes_lists_of_its_metadata_on_whole_numbers_among_fractions_
     assert scan_folder(in_parquet)["train"][0]["phones"] == part[0]["phonetic_detail"]
 
 
-def test_a_head_learns_the_pitch_of_every_frame_and_labels_of_another_time_hurt(tone_folder, tmp_path):
+@pytest.mark.slow
+def test_a_head_learns_the_pitch_of_every_frame(tone_folder, tmp_path):
     methods = ["random", "stats", save_hub_model(tmp_path, "wav2vec2")]
     lines = classify_frames(tone_folder, tmp_path / "run", "--model_name_or_path", *methods)
     assert [line["unit"] for line in lines] == ["frames"] * 3
@@ -198,7 +199,8 @@ def test_the_saved_classifier_names_frames_and_its_card_runs(tone_folder, tmp_pa
     assert f"({line['num_test']} frames)" in card.content
 
 
-def test_a_share_of_the_labels_is_one_of_utterances_and_a_sweep_of_frames_is_reported(tone_folder, tmp_path):
+@pytest.mark.slow
+def test_a_share_of_the_labels_of_frames_is_one_of_utterances(tone_folder, tmp_path):
     words = ["--model_name_or_path", "random", "stats", "--label_fraction", "0.25", "1", "--seed", "0", "1"]
     lines = classify_frames(tone_folder, tmp_path / "run", *words)
     by_share = [[line["num_train"] for line in lines[4:] if line["label_fraction"] == share] for share in (0.25, 1)]
@@ -236,7 +238,7 @@ def test_labels_are_mapped_by_a_file_and_another_map_is_another_result(tone_fold
             classify_frames(tone_folder, tmp_path / "x", *words[:3], text)
 
 
-def test_segments_are_refused_where_the_encoder_is_trained_and_unknown_labels_by_name(tone_folder, tmp_path):
+def test_segments_are_refused_where_the_encoder_is_trained(tone_folder, tmp_path):
     words = ["--train_dir", tone_folder, "--output_dir", tmp_path, "--label_column_name", "phonetic_detail"]
     with pytest.raises(ValueError, match="holds segments, which are for the frames of frozen encoders alone"):
         run_finetune.main([str(word) for word in (*words, "--model_name_or_path", "supervised")])

@@ -36,7 +36,7 @@ def test_a_dotted_argument_is_an_entry_of_a_json_object():
     assert ablation.as_words(ablation.merged(shared, cell)) == words
 
 
-def test_a_recipe_whose_axis_is_not_varied_or_with_an_unknown_entry_is_refused(tmp_path):
+def test_a_recipe_with_an_unvaried_axis_or_unknown_entry_is_refused(tmp_path):
     recipe = yaml.safe_load(RECIPES[0].read_text())
     for change, message in ({"axis": "nothing"}, "nothing"), ({"colour": "red"}, "colour"):
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(recipe | change))
@@ -44,7 +44,7 @@ def test_a_recipe_whose_axis_is_not_varied_or_with_an_unknown_entry_is_refused(t
             ablation.read_ablation(tmp_path / "wrong.yaml")
 
 
-def test_cells_are_compared_with_the_first_one_paired_by_the_seed_of_pre_training(tmp_path):
+def test_cells_are_compared_with_the_first_by_the_seed_of_pre_training(tmp_path):
     recipe = {"title": "Which one", "axis": "label_fraction", "vary": {"objective": ["bt", "mbt"], "seed": [0, 1, 2]}}
     which = ablation.Ablation(**recipe, pretrain={"train_dir": "x"}, finetune={}, tasks={"speaker": None})
     encoders = {Path(f"{cell['objective']}{cell['seed']}"): cell for cell in which.cells()}

@@ -59,7 +59,7 @@ def power_db(waveforms: Tensor) -> Tensor:
     return 10 * waveforms.square().mean(1).log10()
 
 
-def test_every_distortion_is_tested_at_strength_0_but_for_those_without_a_strength_or_with_files():
+def test_every_distortion_that_has_a_strength_is_tested_at_strength_0():
     assert set(WAVEFORM_IDENTITIES) == set(WAVEFORM_DISTORTIONS) - {"polarity", "recorded_noise", "recorded_room"}
     assert set(FEATURE_IDENTITIES) == set(FEATURE_DISTORTIONS)
 
@@ -184,7 +184,7 @@ def test_a_distortion_comes_to_each_clip_with_its_probability():
     assert (distort_waveforms("gain", waveforms, db=[6, 6], p=1.0) > 1).all()
 
 
-def test_choose_applies_so_many_of_the_listed_distortions_to_each_clip_all_alike_often():
+def test_choose_applies_so_many_distortions_to_each_clip_all_alike_often():
     gains = [{"name": "gain", "db": [db, db]} for db in (1, 2, 4, 8)]
     pipeline = MBTAugmentation(waveform=[{"choose": 2, "of": gains}])
     total_db = power_db(pipeline.distort_waveforms(torch.ones(3000, 4), RATE, seeded())).round().int().tolist()

@@ -33,7 +33,7 @@ def test_a_random_resize_crop_reads_a_plane_at_evenly_spaced_points(seed):
     assert rows.max() <= 89
 
 
-def test_a_random_resize_crop_of_a_larger_canvas_shows_the_mean_level_around_the_clip():
+def test_a_larger_canvas_of_random_resize_crop_has_the_mean_level_around():
     features = torch.ones(200, 60, 8)
     crops = {"time_scale": [1.5, 1.5], "frequency_scale": [1, 1], "time_canvas": 1.5}
     cropped = distort("random_resize_crop", features, **crops)
@@ -67,7 +67,7 @@ def test_mixup_is_the_logarithm_of_mixed_exponentials(ratio):
     np.testing.assert_allclose(mixed, np.log((1 - ratio) * np.exp(x) + ratio * np.exp(x[::-1])), atol=1e-6)
 
 
-def test_mixup_takes_every_other_clip_of_the_batch_and_never_the_clip_itself():
+def test_mixup_takes_every_other_clip_of_the_batch_and_never_itself():
     features = torch.arange(5.0)[:, None, None].expand(-1, 3, 2).contiguous()
     partners = torch.stack([distort("mixup", features, s, ratio=[1, 1])[:, 0, 0] for s in range(60)])
     for clip in range(5):
@@ -79,7 +79,7 @@ def test_mixup_leaves_a_lonely_clip_alone():
     assert torch.equal(distort("mixup", features), features)
 
 
-def test_feature_noise_is_the_logarithm_of_exponentials_mixed_with_normal_numbers():
+def test_feature_noise_mixes_exponentials_with_normal_numbers():
     features = torch.full((4, 200, 64), 0.7)
     pure = distort("noise", features, ratio=[1, 1])
     assert float(pure.mean()) == pytest.approx(0, abs=0.02)

@@ -95,9 +95,10 @@ def test_one_exported_graph_serves_every_batch_size_length_and_padding(settings,
             torch.testing.assert_close(graph(features, mask)[name], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [TINY, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
 @pytest.mark.parametrize("model_class", [MBTModel, MBTForSequenceClassification])
-def test_the_whole_model_is_traced_without_a_graph_break_and_keeps_values_and_gradients(settings, model_class):
+def test_the_whole_model_is_traced_without_a_graph_break(settings, model_class):
     model = stir(model_class(MBTConfig(**settings)))
     traced = torch.compile(model, fullgraph=True, backend="aot_eager")
     features = torch.randn(3, 30, settings["num_mel_bins"])
@@ -119,8 +120,9 @@ def test_the_compiled_classifier_gives_the_logits_of_the_eager_one():
     torch.testing.assert_close(compiled, model(features).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "logits"])
-def test_onnx_equals_the_extractor_and_the_model_for_every_batch_size_and_length(kind, exported, checkpoints):
+def test_onnx_equals_extractor_and_model_for_every_batch_size_and_length(kind, exported, checkpoints):
     _, path = exported[kind]
     model_class = MBTForSequenceClassification if kind == "logits" else MBTForPreTraining
     model = model_class.from_pretrained(checkpoints[kind]).eval()
@@ -138,14 +140,16 @@ def test_onnx_equals_the_extractor_and_the_model_for_every_batch_size_and_length
             torch.testing.assert_close(torch.tensor(value), expected[name], atol=1e-4, rtol=1e-4)
 
 
-def test_a_file_says_at_which_rate_it_hears_and_what_its_classes_are_called(exported):
+@pytest.mark.slow
+def test_a_file_says_its_rate_and_the_names_of_its_classes(exported):
     metadata = open_onnx(exported["logits"][1]).get_modelmeta().custom_metadata_map
     assert metadata["sampling_rate"] == "16000"
     assert json.loads(metadata["id2label"]) == {"0": "no", "1": "yes", "2": "other"}
     assert "id2label" not in open_onnx(exported["embedding"][1]).get_modelmeta().custom_metadata_map
 
 
-def test_quantisation_reaches_every_layer_of_the_network_but_not_the_front_end(exported, tmp_path):
+@pytest.mark.slow
+def test_quantization_reaches_every_layer_but_not_the_front_end(exported, tmp_path):
     onnx = pytest.importorskip("onnx")
     model, path = exported["logits"]
     export_onnx(model, tmp_path / "eight_bits.onnx", quantize=True)
@@ -163,6 +167,7 @@ def test_quantisation_reaches_every_layer_of_the_network_but_not_the_front_end(e
     assert session.get_modelmeta().custom_metadata_map["sampling_rate"] == "16000"
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_and_says_what_it_takes_and_gives(exported, checkpoints, tmp_path, capsys):
     export.main([str(checkpoints["embedding"]), "--output", str(tmp_path / "new" / "model.onnx")])
     assert (tmp_path / "new" / "model.onnx").is_file()

@@ -120,9 +120,7 @@ def test_hidden_states_are_the_encoders_layers_from_first_to_last(tmp_path):
 
 
 @ENCODERS
-def test_gradients_reach_every_weight_of_a_trained_upstream_and_a_frozen_one_stays_out_of_the_graph(
-    settings, tmp_path
-):
+def test_gradients_reach_every_weight_of_an_upstream_unless_it_is_frozen(settings, tmp_path):
     upstream = UpstreamExpert(save(tmp_path, settings)).train()
     torch.stack(upstream(voices(LENGTHS))["hidden_states"]).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in upstream.parameters())

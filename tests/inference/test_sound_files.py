@@ -86,7 +86,7 @@ def test_predictions_have_the_form_and_values_of_the_pipeline(classifier, speech
     assert sum(float(row["score"]) for row in rows[:3]) == pytest.approx(1, abs=1e-5)
 
 
-def test_two_recordings_are_compared_at_the_threshold_that_trials_have_left(encoder, speech_folder, tmp_path, capsys):
+def test_two_recordings_are_compared_at_the_threshold_of_trials(encoder, speech_folder, tmp_path, capsys):
     lines = []
     for number in range(1, 6):
         for label, other in (("low", "high"), ("high", "low")):
@@ -147,6 +147,7 @@ def test_verify_takes_two_files_or_a_list(encoder, capsys):
     assert "two sound files, or takes --trials" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_data_set_library(encoder, speech_folder, tmp_path):
     code = f"""import sys
 from mbt_speech.__main__ import main

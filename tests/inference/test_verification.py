@@ -26,7 +26,7 @@ def test_perfect_scores_have_no_errors_and_reversed_ones_nothing_else():
     assert error_rates(-scores, same).min_detection_cost() == pytest.approx(1)
 
 
-def test_the_rates_are_scikit_learns_and_the_equal_error_lies_where_they_cross():
+def test_rates_are_scikit_learns_and_errors_are_equal_where_they_cross():
     generator = np.random.default_rng(0)
     same = generator.random(400) < 0.3
     scores = np.round(generator.standard_normal(400) + 1.2 * same, 1)  # with ties

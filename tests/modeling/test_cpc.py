@@ -65,7 +65,7 @@ def test_value_and_gradient_equal_the_reference_padding_included(temperature, dt
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-def test_the_objective_is_the_sum_of_its_terms_and_takes_each_view_by_itself():
+def test_the_objective_is_its_terms_sum_and_takes_each_view_by_itself():
     z_a, z_b = projections(0), projections(1)
     output = compute_objective("cpc", z_a, z_b, objective_kwargs={"temperature": 0.3})
     assert output.loss == output.invariance_loss + output.redundancy_loss
@@ -74,7 +74,7 @@ def test_the_objective_is_the_sum_of_its_terms_and_takes_each_view_by_itself():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_projections_are_computed_in_float32_also_under_autocast(dtype):
+def test_half_precision_projections_are_computed_in_float32(dtype):
     z = projections().to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = cpc_loss(z, z)
@@ -87,12 +87,12 @@ def with_values(values: Tensor) -> Tensor:
     return torch.cat([values.to(z).expand(*z.shape[:-1], -1), z[..., -1:]], dim=-1)
 
 
-def test_frames_that_are_all_the_same_score_the_logarithm_of_the_number_of_candidates():
+def test_equal_frames_score_the_logarithm_of_the_number_of_candidates():
     z = with_values(torch.ones(NUM_DIMS))
     assert cpc_loss(z, z).loss == pytest.approx(math.log(NUM_CLIPS + NUM_FRAMES - 1), rel=1e-12)
 
 
-def test_predictions_that_know_more_score_better_and_frames_that_differ_better_than_collapsed_ones():
+def test_predictions_that_know_more_score_better():
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(NUM_CLIPS, NUM_FRAMES, 1, 64, generator=generator, dtype=torch.float64)
     clips, times = frames.mean(1, keepdim=True), frames.mean(0, keepdim=True)
@@ -117,7 +117,7 @@ def test_a_batch_without_any_difference_has_a_finite_gradient(value):
 
 
 @pytest.mark.parametrize("name", ["strong", "tiny", "bottleneck"])
-def test_the_first_frame_that_is_foretold_is_the_nearest_one_that_shares_no_input(name):
+def test_the_first_predicted_frame_is_the_nearest_that_shares_no_input(name):
     config = MBTConfig(**SMALL_BOTTLENECK) if name == "bottleneck" else PRESETS[name].config()
     step, stride = first_unseen_step(config), time_stride(config)
     middle = step + 1
@@ -149,7 +149,7 @@ def test_the_presets_foretell_what_their_crops_hold():
         assert output.loss.isfinite()
 
 
-def test_a_prediction_of_a_frame_is_made_of_the_frames_up_to_that_many_before_it():
+def test_a_frame_is_predicted_from_frames_that_many_before_it():
     model = stir(MBTForPreTraining(MBTConfig(**CPC)))
     frames = torch.randn(1, 12, 12, requires_grad=True)
     z = model.projector(frames)
@@ -178,7 +178,7 @@ def test_what_stands_in_the_padding_plays_no_part():
     torch.testing.assert_close(model.project(views[0], mask)[1:2], model.project(views[0][1:2, :17]))
 
 
-def test_the_latent_of_a_clip_is_the_mean_over_its_frames_and_other_objectives_have_one_already():
+def test_the_latent_of_a_clip_is_the_mean_over_its_frames():
     z = projections()
     torch.testing.assert_close(clip_latents(z)[4], z[4, :5, 0, :-1].mean(0))
     assert torch.equal(clip_latents(z[:, 0, 0]), z[:, 0, 0])
@@ -197,7 +197,7 @@ def test_every_learnt_tensor_gets_a_gradient():
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
-def test_a_new_context_network_on_a_saved_encoder_has_the_weights_of_a_fresh_one(tmp_path):
+def test_a_new_context_network_on_a_saved_encoder_is_a_fresh_one(tmp_path):
     MBTModel(MBTConfig(**TINY)).save_pretrained(tmp_path)
     model = MBTForPreTraining.from_pretrained(tmp_path, objective="cpc", context_size=64)
     for parameter in model.projector.context.parameters():

@@ -64,19 +64,16 @@ def open_with_token(name, expected_path):
     return differences(name, expected_path, token="hf_reader")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.parametrize("place", ["hub", "folder"])
-def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_where_mbt_is_installed(
-    checkpoints, in_hub_process, name, place
-):
+def test_every_auto_class_opens_every_checkpoint_where_mbt_is_installed(checkpoints, in_hub_process, name, place):
     source = f"me/{name}" if place == "hub" else str(checkpoints / name)
     assert in_hub_process(open_with_token, source, checkpoints / f"{name}.safetensors") == ([], CLASSES)
 
 
 @pytest.mark.slow
-def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_by_its_remote_code(
-    checkpoints, hub_environment, tmp_path
-):
+def test_every_auto_class_opens_every_checkpoint_by_its_remote_code(checkpoints, hub_environment, tmp_path):
     sources = [f"me/{name}" for name in SAVED] + [str(checkpoints / "classifier")]
     words = [(source, str(checkpoints / f"{Path(source).name}.safetensors")) for source in sources]
     script = [sys.executable, "-I", open_checkpoint.__file__, json.dumps(words)]
@@ -86,12 +83,14 @@ def test_every_auto_class_opens_every_checkpoint_as_it_was_saved_by_its_remote_c
     assert json.loads(done.stdout.splitlines()[-1]) == 4 * [[[], CLASSES]]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_first_version_opens_as_it_was_saved(checkpoints, hub, in_hub_process):
     files = read(checkpoints / "pretrained") | {"config.json": FIRST_CONFIG.encode()}
     hub.add("model", "me/first", {name: files[name] for name in files if not name.endswith(".py")})
     assert in_hub_process(open_with_token, "me/first", checkpoints / "pretrained.safetensors") == ([], CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("private", [False, True])
 def test_pre_training_reads_a_parquet_data_set_of_the_hub(hub, in_hub_process, speech_folder, tmp_path, private):
     recordings = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(speech_folder.rglob("*.flac"))]

@@ -21,7 +21,7 @@ from tests.support.models import SMALL_BOTTLENECK, TINY, stir
 
 @pytest.mark.parametrize("settings", [TINY, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
 @pytest.mark.parametrize("length", [1, 2, 7, 30, 63])
-def test_a_clip_has_one_representation_alone_or_padded_in_a_batch_of_longer_clips(settings, length):
+def test_a_clip_has_one_representation_alone_or_among_longer_clips(settings, length):
     config = MBTConfig(**settings, num_labels=3)
     model = stir(MBTForSequenceClassification(config))
     features = torch.randn(3, 64, config.num_mel_bins)  # what stands in the padding must not matter
@@ -62,7 +62,7 @@ def test_every_preset_builds_a_model_that_fits_its_extractor(name):
     assert output.pooler_output.shape == (1, config.hidden_size)
 
 
-def test_the_faithful_preset_is_a_one_channel_resnet_50_over_513_by_32_with_2048_latents():
+def test_the_faithful_preset_is_a_one_channel_resnet_50():
     preset = PRESETS["faithful"]
     features = preset.extractor()([torch.randn(16000)], sampling_rate=16000, return_tensors="pt")["input_features"]
     assert features.shape == (1, 32, 513)
@@ -138,7 +138,7 @@ AUTO_CLASSES = {
 
 
 @pytest.mark.parametrize("saved_class", AUTO_CLASSES)
-def test_auto_classes_open_what_was_saved_with_every_tensor_and_output_equal(saved_class, tmp_path):
+def test_auto_classes_open_what_was_saved_with_every_tensor_equal(saved_class, tmp_path):
     model = stir(saved_class(MBTConfig(**TINY)))
     model.save_pretrained(tmp_path)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), MBTConfig)
@@ -154,7 +154,7 @@ def test_auto_classes_open_what_was_saved_with_every_tensor_and_output_equal(sav
 
 
 @pytest.mark.slow
-def test_a_process_without_our_packages_opens_a_checkpoint_by_its_remote_code(tmp_path):
+def test_a_process_without_our_packages_opens_a_checkpoint(tmp_path):
     model = stir(MBTForPreTraining(MBTConfig(**TINY)))
     model.save_pretrained(tmp_path / "checkpoint")
     features = torch.randn(2, 20, 16)

@@ -309,7 +309,7 @@ def test_normalized_latents_equal_the_reference(name, normalization, shape):
     assert_same(run(by_name(name, latent_normalization=normalization), z_a, z_b, torch.float32), expected, 1e-4)
 
 
-def test_whitening_by_the_gram_matrix_of_a_small_batch_equals_the_large_matrix():
+def test_whitening_by_the_gram_matrix_equals_the_large_matrix():
     z, _ = latents(6, 10)
     torch.testing.assert_close(normalizations_mbt._zca_whitened(z, [6]), reference_whitening(z))
     # The large matrix has equal eigenvalues, which the gradient of `eigh` divides by: finite differences instead.
@@ -411,7 +411,7 @@ def test_the_floor_of_a_small_batch_in_many_dimensions():
 @pytest.mark.parametrize(
     ("shape", "weight", "floor"), [((100, 8), 0.01, 0), ((9, 8), 0.01, 0), ((5, 16), 1, 12), ((5, 16), 50, 12)]
 )
-def test_the_floor_is_zero_with_enough_samples_and_counts_missing_ranks_for_a_large_weight(shape, weight, floor):
+def test_the_floor_is_zero_with_enough_samples_and_else_counts_ranks(shape, weight, floor):
     num_samples, num_dims = shape
     assert barlow_twins_floor(num_samples, num_dims, weight) == pytest.approx(floor, abs=1e-12)
 
@@ -452,7 +452,7 @@ def test_descent_on_free_latents_ends_above_the_floor_and_near_it(weight):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [WIDE, TALL])
 @pytest.mark.parametrize("name", BARLOW_TWINS)
-def test_a_dimension_that_does_not_vary_is_uncorrelated_and_leaves_the_others_alone(name, shape, dtype):
+def test_a_dimension_that_does_not_vary_is_uncorrelated(name, shape, dtype):
     z_a, z_b = (z.to(dtype) for z in latents(*shape))
     z_a[:, [3, 7]] = 0.1 if name == "bt" else 0  # of unit-norm latents only a zero is constant
     z_b[:, [5, 7]] = -12345.678 if name == "bt" else 0
@@ -521,7 +521,7 @@ def test_a_strength_between_stands_huge_and_tiny_samples():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CLIP_OBJECTIVES)
-def test_half_precision_latents_are_computed_in_float32_also_under_autocast(name, dtype):
+def test_half_precision_latents_are_computed_in_float32(name, dtype):
     z_a, z_b = (standardized(z).to(dtype) for z in latents(*TALL))
     expected = by_name(name)(z_a.double(), z_b.double()).loss.item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -539,7 +539,7 @@ def test_nan_is_reported_and_not_repaired():
     assert all(by_name(name)(z_a, z_b).loss.isnan() for name in BARLOW_TWINS)
 
 
-def test_the_directions_of_sigreg_are_those_of_the_seed_or_of_the_global_generator():
+def test_the_directions_of_sigreg_follow_the_seed_or_the_global_generator():
     z_a, z_b = latents(*WIDE)
     objective = CLIP_OBJECTIVES["sigreg"]
     assert objective(z_a, z_b, seed=1).loss == objective(z_a, z_b, seed=1).loss
@@ -599,7 +599,7 @@ def test_wmse_refuses_a_batch_that_it_would_overfit():
         ({"objective": "infonce", "objective_kwargs": {"tau": 1}}, "takes no tau .* may hold: temperature"),
     ],
 )
-def test_a_setting_that_is_unknown_or_degenerate_is_refused_with_the_reason(settings, reason):
+def test_an_unknown_or_degenerate_setting_is_refused_with_the_reason(settings, reason):
     with pytest.raises(ValueError, match=reason):
         validate_objective(**settings)
 

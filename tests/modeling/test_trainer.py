@@ -57,6 +57,7 @@ def test_a_classifier_learns(tmp_path):
     assert MBTForSequenceClassification.from_pretrained(tmp_path / "model").config.num_labels == 2
 
 
+@pytest.mark.slow
 def test_an_encoder_is_pre_trained_and_evaluated_without_labels(tmp_path):
     model = MBTForPreTraining(PRESETS["tiny"].config(objective="mbt"))
     trainer, losses = train(model, clips(32, True), tmp_path)
@@ -64,6 +65,7 @@ def test_an_encoder_is_pre_trained_and_evaluated_without_labels(tmp_path):
     assert "eval_loss" in trainer.evaluate()
 
 
+@pytest.mark.slow
 def test_accumulation_leaves_the_size_of_a_classifiers_loss_alone(tmp_path):
     _, plain = train(MBTForSequenceClassification(PRESETS["tiny"].config()), clips(32, False), tmp_path)
     torch.manual_seed(0)
@@ -72,7 +74,8 @@ def test_accumulation_leaves_the_size_of_a_classifiers_loss_alone(tmp_path):
     assert accumulated[0] == pytest.approx(plain[0], rel=0.2)
 
 
-def test_a_pre_trained_checkpoint_is_fine_tuned_as_transformers_own_speech_script_does_it(tmp_path):
+@pytest.mark.slow
+def test_a_checkpoint_is_fine_tuned_as_transformers_own_script_does_it(tmp_path):
     """Its calls: a mask asked of the extractor, ids as strings, features made batch by batch, a frozen encoder."""
     MBTForPreTraining(PRESETS["tiny"].config()).save_pretrained(tmp_path / "pretrained")
     PRESETS["tiny"].extractor().save_pretrained(tmp_path / "pretrained")

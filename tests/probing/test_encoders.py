@@ -67,7 +67,7 @@ def test_a_clip_alone_is_represented_as_in_a_padded_batch_of_longer_ones(encoder
     assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 
 
-def test_a_representation_says_something_of_every_sample_and_padding_says_nothing(encoder):
+def test_a_representation_depends_on_every_sample_and_on_no_padding(encoder):
     waveforms, lengths = padded([12_000, 6_000])
     louder = waveforms.clone()
     louder[:, 5_000:6_000] *= 3
@@ -90,7 +90,7 @@ def test_frames_cover_a_clip_evenly_from_its_start_to_its_end(encoder):
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-layer-norm", "ast", "whisper"])
-def test_frames_of_hub_models_stand_in_the_middle_of_what_their_convolutions_hear(name, tmp_path):
+def test_frames_of_hub_models_stand_in_the_middle_of_what_they_hear(name, tmp_path):
     encoder = hub_encoder(tmp_path, name)
     model = encoder.model
     convolutions = {
@@ -141,7 +141,7 @@ def test_a_model_of_another_kind_and_one_without_its_weights_are_refused(tmp_pat
         open_hub_encoder(str(path), extractor)
 
 
-def test_fingerprints_tell_weights_settings_and_features_apart_but_not_names_of_classes():
+def test_fingerprints_tell_weights_and_settings_apart_but_not_class_names():
     def fingerprint(feature_size=TINY["num_mel_bins"], shift=0.0, **settings):
         torch.manual_seed(0)
         model = stir(MBTModel(MBTConfig(**TINY | settings)))
@@ -177,7 +177,8 @@ def finetune(output_dir, speech_folder, *words):
     return {line["method"]: line for line in lines}
 
 
-def test_one_command_compares_ours_with_models_of_the_hub_and_saves_the_best_of_ours(
+@pytest.mark.slow
+def test_one_command_compares_ours_with_hub_models_and_saves_our_best(
     speech_folder, mbt_folder, tmp_path, monkeypatch
 ):
     others = [save_hub_model(tmp_path, name) for name in ("wav2vec2", "whisper", "ast")]
@@ -211,9 +212,7 @@ def test_models_of_the_hub_alone_leave_results_and_pictures_and_no_model(speech_
     assert not left & {"config.json", "model.safetensors", "README.md"}
 
 
-def test_a_model_of_the_hub_that_is_to_be_trained_and_one_of_another_rate_are_refused(
-    speech_folder, mbt_folder, tmp_path
-):
+def test_a_hub_model_to_be_trained_or_of_another_rate_is_refused(speech_folder, mbt_folder, tmp_path):
     path = save_hub_model(tmp_path, "hubert")
     with pytest.raises(ValueError, match="is a hubert model, and only MBT encoders are trained here: add --freeze"):
         finetune(tmp_path / "run", speech_folder, "--model_name_or_path", path)

@@ -71,7 +71,7 @@ def test_the_report_holds_the_table_the_differences_and_a_picture(tmp_path):
         assert picture.width > 600
 
 
-def test_classification_metrics_are_scikit_learns_also_where_a_class_is_missing():
+def test_classification_metrics_are_scikit_learns_without_a_class_too():
     generator = np.random.default_rng(0)
     references, predictions = generator.integers(0, 4, 60), generator.integers(0, 5, 60)
     found = score(predictions, references)

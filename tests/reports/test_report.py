@@ -56,7 +56,8 @@ def runs(speech_folder, tmp_path_factory):
     return runs
 
 
-def test_a_report_gathers_runs_sweeps_and_ablations_on_a_page_that_needs_no_other_file(runs, tmp_path):
+@pytest.mark.slow
+def test_a_report_gathers_all_runs_on_a_page_that_needs_no_other_file(runs, tmp_path):
     report.main(["--runs_dir", str(runs), "--output_dir", str(tmp_path / "report")])
     markdown = (tmp_path / "report" / "report.md").read_text()
     page = Page((tmp_path / "report" / "report.html").read_text())
@@ -80,6 +81,7 @@ def test_a_report_gathers_runs_sweeps_and_ablations_on_a_page_that_needs_no_othe
     assert all(link.startswith("#") for link in page.links)
 
 
+@pytest.mark.slow
 def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
     for _ in range(2):
         report.main(["--runs_dir", str(runs)])
@@ -87,7 +89,7 @@ def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
     assert len(pictures) == (runs / "report" / "report.md").read_text().count("](pictures/")
 
 
-def test_sweeps_of_one_task_share_its_columns_unless_they_have_a_method_in_common():
+def test_sweeps_of_one_task_share_columns_unless_they_share_a_method():
     def rows(method, encoder, accuracy):
         return [{"task": "keyword", "method": method, "encoder": encoder, "label_fraction": 1.0, "accuracy": accuracy}]
 

@@ -51,7 +51,7 @@ def test_no_sound_is_written_where_only_features_are_distorted(recording, tmp_pa
     assert {path.name for path in (tmp_path / "shown").iterdir()} == {"views.png", "crop.wav"}
 
 
-def test_a_file_that_is_no_sound_and_a_number_that_is_no_number_of_pairs_are_refused(tmp_path, capsys):
+def test_a_file_that_is_no_sound_and_no_number_of_pairs_are_refused(tmp_path, capsys):
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(BadAudioError, match=r"text\.wav"):
         main([str(tmp_path / "text.wav"), "--output_dir", str(tmp_path)])

@@ -106,7 +106,7 @@ def one_graph(model, sizes, views):
     return torch.stack(objective).detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_batch_norm_is_that_of_each_micro_batch_and_its_statistics_see_every_clip_once():
+def test_batch_norm_is_of_each_micro_batch_and_sees_every_clip_once():
     model, sizes = build(batch_norm=True), [8, 8, 8]
     initial = {name: buffer.clone() for name, buffer in model.named_buffers()}
     reference = one_graph(model, sizes, make_views())
@@ -178,7 +178,7 @@ def run_process(rank, results, port):
 
 
 @pytest.mark.slow
-def test_two_processes_with_micro_batches_give_loss_and_gradient_of_one_process_with_the_whole_batch():
+def test_two_processes_with_micro_batches_equal_one_with_the_whole_batch():
     store = torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
     with torch.multiprocessing.get_context("spawn").Manager() as manager:
         results = manager.dict()
@@ -196,7 +196,7 @@ def test_two_processes_with_micro_batches_give_loss_and_gradient_of_one_process_
                 torch.testing.assert_close(gradient, gradients[name], rtol=0, atol=1e-9 * scale, msg=objective + name)
 
 
-def test_batch_norm_is_synchronised_on_several_gpus_only_and_keeps_its_names():
+def test_batch_norm_is_synchronized_on_several_gpus_only():
     plain = build(batch_norm=True)
     names = list(plain.state_dict())
     for device, processes in (("cpu", 2), ("cuda", 1)):

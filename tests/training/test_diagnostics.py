@@ -24,7 +24,7 @@ def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_effective_rank_of_equal_singular_values_is_their_number_and_of_a_line_one():
+def test_the_effective_rank_of_equal_singular_values_is_their_number():
     orthogonal = torch.linalg.qr(random(20, 6) - random(20, 6).mean(0)).Q
     centred = torch.linalg.qr(orthogonal - orthogonal.mean(0)).Q
     assert float(effective_rank(7 * centred + 3)) == pytest.approx(6, abs=1e-3)
@@ -56,7 +56,7 @@ def test_the_statistics_are_those_of_the_matrix_that_is_drawn(accelerator, objec
         assert float(values["loss_floor"]) == pytest.approx(barlow_twins_floor(16, num_dims, 0.005))
 
 
-def test_the_latents_of_predictive_coding_are_the_means_over_the_frames_of_a_clip(accelerator):
+def test_the_latents_of_predictive_coding_are_means_over_frames(accelerator):
     z_a, z_b = (torch.cat([random(16, 9, 3, 8, seed=seed), torch.ones(16, 9, 3, 1)], dim=-1) for seed in (0, 1))
     output = MBTForPreTrainingOutput(projections=z_a, projections_b=z_b, representations=random(16, 9, seed=2))
     values = diagnose(accelerator, MBTConfig(objective="cpc"), output)

@@ -73,9 +73,8 @@ def name(hub):
     hub.faults.clear()
 
 
-def test_every_checkpoint_and_the_end_reach_the_hub_while_training_goes_on(
-    hub, in_hub_process, name, speech_folder, tmp_path
-):
+@pytest.mark.slow
+def test_every_checkpoint_reaches_the_hub_while_training_goes_on(hub, in_hub_process, name, speech_folder, tmp_path):
     # The first upload waits a second: by then training is over, and checkpoint-1 deleted.
     hub.faults.append(Fault("preupload", status=503))
     words = ["--train_dir", speech_folder, "--save_steps", "1", "--save_total_limit", "1", *PUSH, name]
@@ -126,6 +125,7 @@ def test_a_fault_that_passes_leaves_one_commit_of_what_may_be_shown(hub, in_hub_
     assert set(hub.repositories[f"models/{name}"].files) == UPLOADED
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_followed_by_the_wait_that_the_hub_asks_for(hub, in_hub_process, name, run):
     hub.faults.append(Fault("/commit/", status=429, retry_after=1))
     text, seconds = in_hub_process(push, run, {"hub_model_id": name})
@@ -144,9 +144,7 @@ def test_a_refused_token_is_not_tried_again_nor_told(hub, in_hub_process, name, 
     assert token not in text
 
 
-def test_a_hub_that_stays_away_is_given_up_and_the_command_that_is_told_uploads_the_same_later(
-    hub, in_hub_process, hub_environment, name, run
-):
+def test_a_hub_that_stays_away_is_given_up_with_the_command_for_later(hub, in_hub_process, hub_environment, name, run):
     hub.faults.append(Fault("/commit/", status=502, times=99))
     text, _ = in_hub_process(push, run, {"hub_model_id": name, "hub_private_repo": True})
     hub.faults.clear()

@@ -122,7 +122,7 @@ def finetuning(speech_folder, tmp_path_factory):
      (2, ["--gradient_accumulation_steps", 2], [steps_logged(1), saving(2), saving(4), steps_logged(7)])],
     ids=["accumulation", "workers", "two-processes"],
 )  # fmt: skip
-def test_pre_training_that_is_killed_again_and_again_ends_bit_for_bit_as_if_it_had_not_been(
+def test_killed_pre_training_ends_bit_for_bit_as_if_it_had_not_been(
     speech_folder, tmp_path, num_processes, words, moments
 ):
     words = pretraining(speech_folder, *words, "--config_overrides", '{"hidden_dropout_prob": 0.2}')
@@ -139,7 +139,7 @@ def test_pre_training_that_is_killed_again_and_again_ends_bit_for_bit_as_if_it_h
 
 
 @pytest.mark.slow
-def test_fine_tuning_that_is_killed_again_and_again_ends_bit_for_bit_as_if_it_had_not_been(finetuning, tmp_path):
+def test_killed_fine_tuning_ends_bit_for_bit_as_if_it_had_not_been(finetuning, tmp_path):
     words = [*finetuning, "--dataloader_num_workers", 2, "--gradient_accumulation_steps", 2]
     whole = Run("run_finetune", words, tmp_path / "whole")
     words += ["--resume_from_checkpoint", "auto"]
@@ -181,8 +181,9 @@ def checkpoints(speech_folder, tmp_path_factory):
     return run.output_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "missing", "no progress"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_refused_by_name(checkpoints, tmp_path, damage):
+def test_a_damaged_checkpoint_is_passed_over_and_refused_by_name(checkpoints, tmp_path, damage):
     for path in list_checkpoints(checkpoints):
         (tmp_path / path.name).mkdir()
         for file in path.iterdir():
@@ -204,7 +205,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_refused_by_name(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_with_what_to_do_and_leaves_the_last_checkpoint_as_it_is(speech_folder, tmp_path):
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_alone(speech_folder, tmp_path):
     words = [*pretraining(speech_folder), "--max_steps", 3]
     first = Run("run_pretrain", words, tmp_path / "run")
     assert first.end() == [0]
@@ -236,9 +237,8 @@ def poisoned(speech_folder, folder):
     return [str(word) for word in words]
 
 
-def test_steps_that_are_not_finite_are_skipped_and_after_five_in_a_row_the_run_names_the_recordings(
-    speech_folder, tmp_path, capsys
-):
+@pytest.mark.slow
+def test_five_steps_in_a_row_that_are_not_finite_name_their_recordings(speech_folder, tmp_path, capsys):
     words = poisoned(speech_folder, tmp_path)
     with pytest.raises(FloatingPointError, match=r"up to step 7, .* The last batch held .*\.(wav|flac|mp3|ogg)"):
         run_pretrain.main([*words, "--resume_from_checkpoint", "auto"])
@@ -251,6 +251,7 @@ def test_steps_that_are_not_finite_are_skipped_and_after_five_in_a_row_the_run_n
     assert json.loads((tmp_path / "checkpoint-6" / "progress.json").read_text())["skipped_steps"] == 4
 
 
+@pytest.mark.slow
 def test_one_step_that_is_not_finite_leaves_the_weights_alone(speech_folder, tmp_path, monkeypatch):
     original = run_pretrain.make_views
     calls = []

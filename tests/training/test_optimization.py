@@ -1,0 +1,50 @@
+"""Optimizers and schedules."""
+
+import pytest
+import torch
+
+from mbt_speech.presets import PRESETS
+from mbt_speech.training.optimization import create_optimizer, create_scheduler
+from modeling_mbt import MBTForSequenceClassification
+
+
+def test_biases_and_norms_do_not_decay_and_rates_rise_then_fall():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2, bias=False))
+    optimizer = create_optimizer(model, 0.5, 0.1)
+    decayed, plain = optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3), (2, 4)]
+    assert [tuple(p.shape) for p in plain["params"]] == [(4,), (4,), (4,)]
+    scheduler, rates = create_scheduler(optimizer, 5, 100), []
+    for _ in range(100):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == 0
+    assert max(rates) == rates[5] == 0.5
+    assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_a_layer_learns_slower_than_the_layer_above_it(decay):
+    model = MBTForSequenceClassification(PRESETS["tiny"].config())
+    optimizer = create_optimizer(model, 1e-2, 0.1, layerwise_lr_decay=decay)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    layers = [*model.mbt.encoder.layers, *model.mbt.encoder.frame_layers, model.classifier]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    for distance, layer in enumerate(reversed(layers)):
+        for parameter in layer.parameters():
+            assert rates[id(parameter)] == pytest.approx(1e-2 * decay**distance)
+
+
+def test_lars_scales_weights_by_their_norms_and_nothing_else():
+    model = torch.nn.Linear(3, 2)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = create_optimizer(model, 0.2, 1e-6, optim="lars")
+    model(torch.ones(4, 3)).square().sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    weight, gradient = before["weight"], gradients["weight"]
+    trust = 1e-3 * weight.norm() / (gradient.norm() + 1e-6 * weight.norm())
+    torch.testing.assert_close(model.weight.detach(), weight - 0.2 * trust * (gradient + 1e-6 * weight))
+    torch.testing.assert_close(model.bias.detach(), before["bias"] - 0.0048 * gradients["bias"])
