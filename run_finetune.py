@@ -39,8 +39,7 @@ from mbt_speech.reports.results import Results, Run
 from mbt_speech.training.checkpoints import CheckpointError
 from mbt_speech.training.fine_tuning import FullTraining
 from mbt_speech.training.hub_uploads import HubUploads
-from mbt_speech.training.launch import start_cpu_processes
-from mbt_speech.training.loop import create_accelerator
+from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from modeling_mbt import MBTConfig
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).

@@ -15,7 +15,6 @@ if __name__ == "__main__":
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,15 @@ from mbt_speech.presets import PRESETS
 from mbt_speech.probing.online_probe import OnlineProbe
 from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
-from mbt_speech.training.accumulation import Losses, backpropagate_views
+from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
 from mbt_speech.training.checkpoints import CheckpointError
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from mbt_speech.training.hub_uploads import HubUploads
-from mbt_speech.training.launch import start_cpu_processes
-from mbt_speech.training.loop import count_steps, create_accelerator, global_batch_size, train
-from mbt_speech.training.run_log import is_logged, read_log
+from mbt_speech.training.launch import create_accelerator, start_cpu_processes
+from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
+from mbt_speech.training.run_log import read_log
 from mbt_speech.training.sparsity import SparseTraining, encoder_cost
-from modeling_mbt import MBTForPreTraining
+from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 
 
@@ -55,65 +54,19 @@ def main(argv: list[str] | None = None) -> None:
     sample = crops.draw_sample()
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
-    model = train(
-        args,
-        accelerator,
-        model,
-        extractor,
-        partial(crops.batches, max_steps=max_steps),
-        Comparison(args, accelerator, extractor, augmentation, max_steps),
-        output_dir=Path(args.output_dir),
-        max_steps=max_steps,
-        description=args.objective,
-        sparsity=sparsity,
-        eval_steps=args.eval_steps,
-        evaluate=None if probe is None else partial(probe, model),
-        describe_step=crops.names,
-        uploads=uploads,
-    )
+    run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
+    watch = CollapseWatch()
+    for micro_batches in run.steps(crops):  # x
+        views = distort(args, accelerator, micro_batches, extractor, augmentation, run.step)  # t(x), t'(x)
+        output = backpropagate_views(accelerator, run.network, views)  # z = g(f(y)), the objective, its gradient
+        run.update(measure(args, accelerator, model, output, run, watch))
+        if probe is not None and run.is_due(args.eval_steps):
+            run.log.evaluation(run.step, probe(model, run.step))
     matrices["after"] = correlate(accelerator, model, extractor, augmentation, sample, args.seed)
     if accelerator.is_main_process:
         save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
     accelerator.wait_for_everyone()
     uploads.finish()
-
-
-class Comparison:
-    """Two views of every crop of a step, and the objective on them: what `train` backpropagates."""
-
-    def __init__(
-        self,
-        args: PretrainArguments,
-        accelerator: Accelerator,
-        extractor: MBTFeatureExtractor,
-        augmentation: MBTAugmentation,
-        max_steps: int,
-    ):
-        self.args, self.accelerator, self.max_steps = args, accelerator, max_steps
-        self.extractor, self.augmentation, self.watch = extractor, augmentation, CollapseWatch()
-
-    def __call__(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
-        """Add the step's gradient to the parameters'; gives its losses, and what they tell where they are logged."""
-        first = self.accelerator.process_index * len(batches)
-        views = [
-            partial(
-                make_views,
-                self.accelerator,
-                batch,
-                self.extractor,
-                self.augmentation,
-                derive_seed(self.args.seed, step, first + number),
-            )
-            for number, batch in enumerate(batches)
-        ]
-        output = backpropagate_views(self.accelerator, network, views)
-        losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
-        if is_logged(step + 1, self.args.logging_steps, self.max_steps) and losses["loss"].isfinite():
-            losses |= diagnose(self.accelerator, self.accelerator.unwrap_model(network).config, output)
-            batch_size = global_batch_size(self.args, self.accelerator.num_processes)
-            if words := self.watch.look(step + 1, losses, batch_size):
-                self.accelerator.print(words)
-        return losses
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:
@@ -142,6 +95,23 @@ def sparsify(
     )
 
 
+def distort(
+    args: PretrainArguments,
+    accelerator: Accelerator,
+    micro_batches: list[dict],
+    extractor: MBTFeatureExtractor,
+    augmentation: MBTAugmentation,
+    step: int,
+) -> list[Views]:
+    """Make the two views of each of this process's micro-batches of a step."""
+    first = accelerator.process_index * len(micro_batches)
+    seeds = [derive_seed(args.seed, step, first + number) for number in range(len(micro_batches))]
+    return [
+        make_views(accelerator, batch, extractor, augmentation, seed)
+        for batch, seed in zip(micro_batches, seeds, strict=True)
+    ]
+
+
 def make_views(
     accelerator: Accelerator,
     batch: dict,
@@ -155,6 +125,23 @@ def make_views(
     view_a, _ = augmentation(batch["waveforms"], extractor, generator)
     view_b, _ = augmentation(batch.get("second_waveforms", batch["waveforms"]), extractor, generator)
     return view_a, view_b
+
+
+def measure(
+    args: PretrainArguments,
+    accelerator: Accelerator,
+    model: MBTForPreTraining,
+    output: MBTForPreTrainingOutput,
+    run: TrainingRun,
+    watch: CollapseWatch,
+) -> Losses:
+    """Returns the losses of a step and, where they are logged, what the latents look like."""
+    losses = {name: output[name] for name in ("loss", "invariance_loss", "redundancy_loss")}
+    if run.is_logged and losses["loss"].isfinite():
+        losses |= diagnose(accelerator, model.config, output)
+        if news := watch.look(run.step + 1, losses, global_batch_size(args, accelerator.num_processes)):
+            accelerator.print(news)
+    return losses
 
 
 def announce(

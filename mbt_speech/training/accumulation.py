@@ -17,27 +17,27 @@ Losses = dict[str, Tensor]
 
 
 def backpropagate_views(
-    accelerator: Accelerator, network: nn.Module, micro_batches: Sequence[Callable[[], Views]]
+    accelerator: Accelerator, network: nn.Module, micro_batches: Sequence[Views]
 ) -> MBTForPreTrainingOutput:
     """Add the gradient of the objective over the whole batch to the parameters' gradients.
 
     Losses of micro-batches do not add up to the loss of their batch, whose statistics they share. So there are two
     passes (gradient caching, arXiv 2101.06983): the first one keeps the projections alone, from which the loss and
     its gradient dL/dZ follow; the second one runs each micro-batch again, with the same dropout, and backpropagates
-    its rows of dL/dZ. Memory is that of one micro-batch and of the (N, D) projections; a step takes a forward pass
-    more. The result is exact for a network that treats clips one by one. Batch norm does not: it normalises over each
+    its rows of dL/dZ. The activations in memory are those of one micro-batch; a step takes a forward pass more. The
+    result is exact for a network that treats clips one by one. Batch norm does not: it normalizes over each
     micro-batch, as it does over each process's share of a batch. Its running statistics see every clip once.
 
     Args:
         accelerator: Of `create_accelerator`; brings mixed precision, loss scaling and the mean over processes.
         network: The prepared `MBTForPreTraining`.
-        micro_batches: Each gives its two views, (B, T, M), and the same ones when it is called again.
+        micro_batches: The two views, (B, T, M), of each.
 
     Returns:
         The output over all of this process's micro-batches, (k B, D) and (k B, H); the loss is that of the N pairs.
     """
     if len(micro_batches) == 1:
-        output = network(*micro_batches[0]())
+        output = network(*micro_batches[0])
         accelerator.backward(output.loss)
         return output
     model: MBTForPreTraining = accelerator.unwrap_model(network)
@@ -52,7 +52,7 @@ def backpropagate_views(
         ):
             is_last = number == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(network):
-                again = network(*views(), return_loss=False)
+                again = network(*views, return_loss=False)
                 accelerator.backward(
                     sum(
                         (z * slice_.to(z.dtype)).sum()
@@ -90,10 +90,10 @@ def backpropagate_mean(
 
 
 @torch.no_grad()
-def _project_all(network: nn.Module, micro_batches: Sequence[Callable[[], Views]]) -> list[MBTForPreTrainingOutput]:
+def _project_all(network: nn.Module, micro_batches: Sequence[Views]) -> list[MBTForPreTrainingOutput]:
     """Run the first pass, which leaves the buffers (running statistics of batch norm) as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    outputs = [network(*views(), return_loss=False) for views in micro_batches]
+    outputs = [network(*views, return_loss=False) for views in micro_batches]
     for buffer, before in buffers:
         buffer.copy_(before)
     return outputs

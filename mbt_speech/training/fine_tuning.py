@@ -24,7 +24,7 @@ from modeling_mbt import MBTForSequenceClassification
 
 from .accumulation import Losses, backpropagate_mean
 from .hub_uploads import HubUploads
-from .loop import train
+from .loop import TrainingRun
 from .sparsity import SparseTraining
 
 
@@ -69,22 +69,21 @@ class FullTraining:
             uploads: Is shown every checkpoint.
         """
         is_sparse = self.model.config.encoder_density < 1
-        train(
+        run = TrainingRun(
             self.args,
             self.accelerator,
             self.model,
             self.extractor,
-            self.batches,
-            self.backpropagate,
+            self.max_steps,
+            description,
             output_dir=output_dir,
-            max_steps=self.max_steps,
-            description=description,
             sparsity=SparseTraining.keep_zeros(self.model.to(self.accelerator.device)) if is_sparse else None,
-            eval_steps=self.args.eval_steps,
-            evaluate=lambda step: {"eval_accuracy": self.scores_on("validation")["accuracy"]},
-            describe_step=self.names,
             uploads=uploads,
         )
+        for micro_batches in run.steps(self):
+            run.update(self.backpropagate(run.network, micro_batches, run.step))
+            if run.is_due(self.args.eval_steps):
+                run.log.evaluation(run.step, {"eval_accuracy": self.scores_on("validation")["accuracy"]})
         return Classifier(
             validation_accuracy=self.scores_on("validation")["accuracy"],
             test_scores=self.scores_on("test"),
@@ -94,11 +93,11 @@ class FullTraining:
             fitted=self.model,
         )
 
-    def batches(self, start_step: int) -> Iterator[dict]:
+    def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Read this process's micro-batches from a step on."""
         loader = DataLoader(
             self.speech.training_clips,
-            batch_sampler=self._items(start_step, self.max_steps),
+            batch_sampler=self._items(start_step, max_steps),
             num_workers=self.args.dataloader_num_workers,
             collate_fn=collate_clips,
             worker_init_fn=keep_out_of_signals,

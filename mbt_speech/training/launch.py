@@ -1,14 +1,25 @@
-"""`accelerate launch --cpu --num_processes N` with N processes."""
+"""How the processes of a run start: on the CPU, and with an accelerator, seeds and trackers."""
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from transformers.utils import logging
+
+from mbt_speech.arguments import RunArguments
+from mbt_speech.command_line import write_recipe
+
+from .checkpoints import CheckpointError
+from .memory import keep_freed_memory
 
 # What a launcher that starts several processes tells each of them.
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LAUNCHERS = ("launch", "launch.py", "accelerate-launch", "accelerate.commands.launch")
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def start_cpu_processes() -> None:
@@ -40,3 +51,40 @@ def _asked_for() -> int:
         return 1
     args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words[launchers[0] + 1 :]))
     return args.num_processes if args.num_machines == 1 else 1
+
+
+def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
+    """Create the accelerator, seed every random number generator and start the trackers.
+
+    transformers is told to report errors only: that a projector is left out or a classifier is new, at every loading,
+    is what the scripts are for.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=args.output_dir):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"--output_dir {args.output_dir} cannot be written to: {error}.") from None
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        dynamo_backend="inductor" if args.torch_compile else None,
+        # Ours is exact; accelerate's own would divide losses on top of it.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=args.output_dir),
+    )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    if accelerator.distributed_type in SHARDED:
+        raise ValueError(
+            "These networks fit on any one device, so that sharding them would only cost time: launch without FSDP or "
+            "DeepSpeed, for example with recipes/accelerate/gpus.yaml."
+        )
+    if accelerator.is_main_process:
+        write_recipe(args)
+    set_seed(seed)
+    if args.report_to != "none":
+        accelerator.init_trackers(name)
+    return accelerator

@@ -62,7 +62,7 @@ def make_views(dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def micro_batches(sizes, views):
-    return [lambda pair=pair: pair for pair in zip(*(view.split(sizes) for view in views), strict=True)]
+    return list(zip(*(view.split(sizes) for view in views), strict=True))
 
 
 def losses_and_gradients(accelerator, network, batches):
@@ -100,7 +100,7 @@ def test_so_they_do_in_float32():
 
 def one_graph(model, sizes, views):
     """Keep the graphs of all micro-batches: what two passes must equal, whatever happens inside of a micro-batch."""
-    outputs = [model(*pair(), return_loss=False) for pair in micro_batches(sizes, views)]
+    outputs = [model(*pair, return_loss=False) for pair in micro_batches(sizes, views)]
     objective = model.compare(*(torch.cat([o[name] for o in outputs]) for name in ("projections", "projections_b")))
     objective.loss.backward()
     return torch.stack(objective).detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
