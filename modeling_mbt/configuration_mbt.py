@@ -23,7 +23,8 @@ class MBTConfig(PreTrainedConfig):
             Channels of a 7x7 stem convolution followed by a 3x3 max pooling, each of stride 2 in time and frequency.
             `None` leaves the stem out.
         layer_type (`str`, *optional*, defaults to `"plain"`):
-            `"plain"` (one 3x3 convolution a layer) or `"bottleneck"` (the residual layer of ResNet-50).
+            `"plain"` (one 3x3 convolution a layer, with the stride), `"max_pool"` (one 3x3 convolution of stride 1,
+            then max pooling by the stride) or `"bottleneck"` (the residual layer of ResNet-50).
         hidden_sizes (`list[int]`, *optional*, defaults to `[32, 64, 128, 128]`):
             Channels of each stage.
         depths (`list[int]`, *optional*, defaults to `[1, 1, 1, 1]`):
@@ -36,8 +37,14 @@ class MBTConfig(PreTrainedConfig):
         frame_hidden_sizes (`list[int]`, *optional*, defaults to `[512, 512]`):
             Widths of the linear layers over each frame's flattened channels and frequencies. Empty: the mean over
             frequency instead, without linear layers.
+        concatenate_local_features (`bool`, *optional*, defaults to `False`):
+            Whether a frame holds the flattened convolutional features beside the output of the linear layers, as in
+            arXiv 2204.07402.
         pooling_mode (`str`, *optional*, defaults to `"mean_max"`):
-            `"mean_max"` (the sum of mean and maximum over time) or `"mean"`.
+            How frames become one vector for a clip: `"mean_max"` (the sum of mean and maximum over time), `"mean"`, or
+            `"statistics"` (mean, deviation and maximum of what is speech, and its order in time, side by side).
+        pooling_cosines (`int`, *optional*, defaults to 0):
+            Of `"statistics"` alone: cosine coefficients over time that tell in which order things are said.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout in front of each per-frame linear layer and in front of the classifier.
         encoder_density (`float`, *optional*, defaults to 1.0):
@@ -75,13 +82,15 @@ class MBTConfig(PreTrainedConfig):
 
     num_mel_bins: int = 64
     embedding_size: int | None = None
-    layer_type: Literal["plain", "bottleneck"] = "plain"
+    layer_type: Literal["plain", "max_pool", "bottleneck"] = "plain"
     hidden_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
     depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
     time_strides: list[int] = field(default_factory=lambda: [2, 2, 1, 1])
     frequency_strides: list[int] = field(default_factory=lambda: [2, 2, 2, 2])
     frame_hidden_sizes: list[int] = field(default_factory=lambda: [512, 512])
-    pooling_mode: Literal["mean_max", "mean"] = "mean_max"
+    concatenate_local_features: bool = False
+    pooling_mode: Literal["mean_max", "mean", "statistics"] = "mean_max"
+    pooling_cosines: int = 0
     hidden_dropout_prob: float | int = 0.0
     encoder_density: float | int = 1.0
     projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
@@ -96,8 +105,23 @@ class MBTConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width H of the representation."""
-        return (self.frame_hidden_sizes or self.hidden_sizes)[-1]
+        """Width H of a frame of `last_hidden_state`."""
+        if not self.frame_hidden_sizes:
+            return self.hidden_sizes[-1]
+        return self.frame_hidden_sizes[-1] + (self.local_size if self.concatenate_local_features else 0)
+
+    @property
+    def pooled_size(self) -> int:
+        """Width P of the pooled representation."""
+        return self.hidden_size * (3 + self.pooling_cosines if self.pooling_mode == "statistics" else 1)
+
+    @property
+    def local_size(self) -> int:
+        """Width of the last convolution's output with channels and frequencies flattened."""
+        num_frequencies = self.num_mel_bins if self.embedding_size is None else -(-self.num_mel_bins // 4)
+        for stride in self.frequency_strides:
+            num_frequencies = -(-num_frequencies // stride)
+        return self.hidden_sizes[-1] * num_frequencies
 
     def validate_encoder(self):
         """Part of `@strict`: runs at construction and at save."""
@@ -111,6 +135,12 @@ class MBTConfig(PreTrainedConfig):
         sizes += [[self.num_mel_bins, self.context_size, self.prediction_steps]]
         if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
+        if self.pooling_cosines < 0 or (self.pooling_cosines and self.pooling_mode != "statistics"):
+            raise ValueError('`pooling_cosines` must be at least 0, and belongs to `pooling_mode="statistics"`.')
+        if self.concatenate_local_features and not self.frame_hidden_sizes:
+            raise ValueError(
+                "`concatenate_local_features` needs linear layers to stand beside: set `frame_hidden_sizes`."
+            )
         if not 0 < self.encoder_density <= 1:
             raise ValueError(f"`encoder_density` must lie in (0, 1] and is {self.encoder_density}.")
         if not 0 <= self.hidden_dropout_prob < 1:

@@ -1,4 +1,4 @@
-"""The convolutional encoder, which keeps the time axis, and the pooling over it.
+"""The convolutional encoder, which keeps the time axis.
 
 Axes: B clips, C channels, T input frames, T' output frames, M mel bins, F frequencies, H hidden size.
 """
@@ -32,6 +32,32 @@ class MBTConvLayer(nn.Module):
         return mask_frames(hidden_states, stride_mask(mask, self.convolution.stride[0]))
 
 
+class MBTMaxPoolLayer(nn.Module):
+    """Convolution of stride 1, max pooling by the stride, then batch norm and ReLU: (B, C, T, F).
+
+    Pooling comes before batch norm, which so reads a quarter of the memory. Frames that are padding never win over
+    real ones, and are zero afterwards: as in `MBTConvLayer`, a clip has one representation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride=(1, 1)):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.pooling = nn.MaxPool2d(stride, ceil_mode=True)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.time_stride = stride[0]
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Give the layer's output and the mask of its frames."""
+        hidden_states = self.convolution(hidden_states)
+        if mask is not None:
+            lowest = torch.finfo(hidden_states.dtype).min
+            hidden_states = hidden_states.masked_fill(mask[:, None, :, None] == 0, lowest)
+        mask = stride_mask(mask, self.time_stride)
+        # Frames of nothing but padding must not enter the normalization's arithmetic with the lowest number.
+        hidden_states, _ = mask_frames(self.pooling(hidden_states), mask)
+        return mask_frames(torch.relu(self.normalization(hidden_states)), mask)
+
+
 class MBTBottleneckLayer(nn.Module):
     """Residual layer of ResNet-50 (arXiv 1512.03385), the stride in its 3x3 convolution: (B, C, T, F)."""
 
@@ -58,21 +84,23 @@ class MBTEncoder(nn.Module):
 
     def __init__(self, config: MBTConfig):
         super().__init__()
-        self.stem, channels, num_frequencies = None, 1, config.num_mel_bins
+        self.stem, channels = None, 1
         if config.embedding_size is not None:
             self.stem = MBTConvLayer(1, config.embedding_size, 7, (2, 2))
-            channels, num_frequencies = config.embedding_size, -(-num_frequencies // 4)
-        layer_class = {"plain": _plain_layer, "bottleneck": MBTBottleneckLayer}[config.layer_type]
+            channels = config.embedding_size
+        layer_class = {"plain": _plain_layer, "max_pool": MBTMaxPoolLayer, "bottleneck": MBTBottleneckLayer}[
+            config.layer_type
+        ]
         layers = []
         for stage, size in enumerate(config.hidden_sizes):
             stride = (config.time_strides[stage], config.frequency_strides[stage])
-            num_frequencies = -(-num_frequencies // stride[1])
             for depth in range(config.depths[stage]):
                 layers.append(layer_class(channels, size, stride if depth == 0 else (1, 1)))
                 channels = size
         self.layers = nn.ModuleList(layers)
-        widths = [channels * num_frequencies, *config.frame_hidden_sizes]
+        widths = [config.local_size, *config.frame_hidden_sizes]
         self.frame_layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.concatenates = config.concatenate_local_features
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -87,10 +115,10 @@ class MBTEncoder(nn.Module):
             hidden_states, mask = layer(hidden_states, mask)
         if not self.frame_layers:
             return hidden_states.mean(dim=3).transpose(1, 2), mask
-        frames = hidden_states.permute(0, 2, 3, 1).flatten(2)
+        frames = local = hidden_states.permute(0, 2, 3, 1).flatten(2)
         for layer in self.frame_layers:
             frames = torch.relu(layer(self.dropout(frames)))
-        return frames, mask
+        return torch.cat([local, frames], dim=-1) if self.concatenates else frames, mask
 
 
 def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
@@ -117,28 +145,25 @@ def time_stride(config: MBTConfig) -> int:
     return math.prod(config.time_strides) * (1 if config.embedding_size is None else 4)
 
 
+def frame_center(config: MBTConfig) -> float:
+    """Input frame on which output frame 0 is centered: max pooling of stride s reads s frames from its own on."""
+    if config.layer_type != "max_pool":
+        return 0.0
+    strides = [math.prod(config.time_strides[:stage]) for stage in range(len(config.time_strides))]
+    return sum((own - 1) / 2 * before for own, before in zip(config.time_strides, strides, strict=True))
+
+
 def first_unseen_step(config: MBTConfig) -> int:
-    """The least k for which output frames t and t + k have no input frame in common.
+    """Computes the least k for which output frames t and t + k have no input frame in common.
 
-    Convolutions look to both sides, so that frame t has heard some of the frames after it: of the default encoder 11
-    input frames (0.11 s) to each side, at 4 of them per output frame, which makes k = 6 (0.24 s). Of the waveform the
-    two then still share 5 ms, the tails of analysis windows that are longer than their hop.
+    Convolutions look to both sides, so that frame t depends on some of the frames after it, and a pooling of stride s
+    reads s - 1 frames to the right of its own.
     """
-    reach, stride = (0, 1) if config.embedding_size is None else (3 + 2, 4)  # a 7x7 and a 3x3 of stride 2
+    both_sides, stride = (0, 1) if config.embedding_size is None else (2 * (3 + 2), 4)  # a 7x7 and a 3x3 of stride 2
     for depth, of_stage in zip(config.depths, config.time_strides, strict=True):
-        reach += stride  # a 3x3 reaches one frame of its input to each side
+        both_sides += 2 * stride  # a 3x3 reaches one frame of its input to each side
+        if config.layer_type == "max_pool":
+            both_sides += (of_stage - 1) * stride
         stride *= of_stage
-        reach += (depth - 1) * stride
-    return 2 * reach // stride + 1
-
-
-def pool_frames(frames: Tensor, mask: Tensor | None, pooling_mode: str) -> Tensor:
-    """Pool the real frames over time: (B, T', H), (B, T') -> (B, H)."""
-    if mask is None:
-        mask = frames.new_ones(frames.shape[:2])
-    weights = mask.unsqueeze(-1).to(frames.dtype)
-    mean = (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    if pooling_mode == "mean":
-        return mean
-    # Frames come out of a ReLU: padding set to zero never exceeds a real maximum.
-    return mean + (frames * weights).amax(dim=1)
+        both_sides += 2 * (depth - 1) * stride
+    return both_sides // stride + 1

@@ -1,6 +1,7 @@
 """The encoder with its heads: the projector with its objective, and the classifier.
 
-Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, D latents, K predictions of a frame.
+Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, P pooled size, D latents, K predictions of
+a frame.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from .encoder_mbt import (
     MBTBottleneckLayer,
     MBTEncoder,
     first_unseen_step,
-    pool_frames,
     stride_mask,
     time_stride,
 )
 from .objectives_mbt import ObjectiveOutput, compute_objective, validate_objective
+from .pooling_mbt import pool_frames
 from .projector_mbt import MBTProjector
 
 AUTO_MAP = {
@@ -46,8 +47,8 @@ class MBTForPreTrainingOutput(ModelOutput):
         projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was foretold of them,
             (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
         projections_b: The same of the second view.
-        representations: The pooled frames of the first view, (B, H).
-        representations_b: The same of the second view, (B, H).
+        representations: The pooled frames of the first view, (B, P).
+        representations_b: The same of the second view, (B, P).
     """
 
     loss: Tensor | None = None
@@ -125,7 +126,7 @@ class MBTModel(MBTPreTrainedModel):
             kwargs: Ignored (`output_attentions` and the like: a convolutional encoder has none).
 
         Returns:
-            `last_hidden_state` (B, T', H), zero in padding frames, and `pooler_output` (B, H).
+            `last_hidden_state` (B, T', H), zero in padding frames, and `pooler_output` (B, P).
 
         Raises:
             ValueError: The features do not have the config's `num_mel_bins`.
@@ -135,10 +136,11 @@ class MBTModel(MBTPreTrainedModel):
                 f"This model takes features of shape (batch, frames, {self.config.num_mel_bins}) and was given "
                 f"{tuple(input_features.shape)}: use the feature extractor saved beside it."
             )
-        frames, mask = self.encoder(input_features.to(self.dtype), attention_mask)
+        input_features = input_features.to(self.dtype)
+        frames, mask = self.encoder(input_features, attention_mask)
         if mask is not None:
             frames = frames * mask.unsqueeze(-1).to(frames.dtype)
-        pooled = pool_frames(frames, mask, self.config.pooling_mode)
+        pooled = pool_frames(frames, input_features, attention_mask, self.config)
         output = BaseModelOutputWithPooling(last_hidden_state=frames, pooler_output=pooled)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
@@ -226,7 +228,7 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
         super().__init__(config)
         self.mbt = MBTModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, len(config.id2label or {}))
+        self.classifier = nn.Linear(config.pooled_size, len(config.id2label or {}))
         self.post_init()
 
     def freeze_base_model(self):

@@ -1,6 +1,6 @@
-"""The projector, which is thrown away after pre-training.
+"""The projector, which is discarded after pre-training.
 
-Axes: B clips, H hidden size, D latents.
+Axes: B clips, P pooled size, D latents.
 """
 
 from itertools import pairwise
@@ -11,14 +11,14 @@ from .configuration_mbt import MBTConfig
 
 
 class MBTProjector(nn.Module):
-    """Representation to latents, (B, H) -> (B, D): linear without bias, batch norm, ReLU; the last linear is bare.
+    """Representation to latents, (B, P) -> (B, D): linear without bias, batch norm, ReLU; the last linear is bare.
 
     As in arXiv 2103.03230.
     """
 
     def __init__(self, config: MBTConfig):
         super().__init__()
-        widths = [config.hidden_size, *config.projector_sizes]
+        widths = [config.pooled_size, *config.projector_sizes]
         layers = []
         for i, o in pairwise(widths[:-1]):
             layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]

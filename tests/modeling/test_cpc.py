@@ -14,7 +14,7 @@ from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
 from modeling_mbt.cpc_mbt import clip_latents, cpc_loss
 from modeling_mbt.encoder_mbt import first_unseen_step, time_stride
 from modeling_mbt.objectives_mbt import compute_objective, validate_objective
-from tests.support.models import SMALL_BOTTLENECK, TINY, stir
+from tests.support.models import SMALL_BOTTLENECK, SMALL_MAX_POOL, TINY, stir
 
 CPC = {**TINY, "objective": "cpc", "context_size": 5, "prediction_steps": 2}  # foretells 4 and 5 frames ahead
 NUM_CLIPS, NUM_FRAMES, NUM_PREDICTIONS, NUM_DIMS = 6, 7, 2, 4
@@ -116,9 +116,10 @@ def test_a_batch_without_any_difference_has_a_finite_gradient(value):
     assert z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["strong", "tiny", "bottleneck"])
+@pytest.mark.parametrize("name", ["strong", "tiny", "bottleneck", "max_pool"])
 def test_the_first_predicted_frame_is_the_nearest_that_shares_no_input(name):
-    config = MBTConfig(**SMALL_BOTTLENECK) if name == "bottleneck" else PRESETS[name].config()
+    small = {"bottleneck": SMALL_BOTTLENECK, "max_pool": SMALL_MAX_POOL}
+    config = MBTConfig(**small[name]) if name in small else PRESETS[name].config()
     step, stride = first_unseen_step(config), time_stride(config)
     middle = step + 1
     features = torch.rand(16, stride * (middle + 2 * step), config.num_mel_bins, requires_grad=True)

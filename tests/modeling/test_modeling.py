@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification,
 from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
 from modeling_mbt.objectives_mbt import barlow_twins_loss, modified_barlow_twins_loss
-from tests.support.models import SMALL_BOTTLENECK, TINY, stir
+from tests.support.models import SMALL_BOTTLENECK, SMALL_MAX_POOL, TINY, stir
 
 
-@pytest.mark.parametrize("settings", [TINY, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
-@pytest.mark.parametrize("length", [1, 2, 7, 30, 63])
+@pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL, SMALL_BOTTLENECK], ids=["plain", "max_pool", "bottleneck"])
+@pytest.mark.parametrize("length", [1, 2, 5, 7, 30, 63])
 def test_a_clip_has_one_representation_alone_or_among_longer_clips(settings, length):
     config = MBTConfig(**settings, num_labels=3)
     model = stir(MBTForSequenceClassification(config))
@@ -36,7 +36,7 @@ def test_a_clip_has_one_representation_alone_or_among_longer_clips(settings, len
     assert not frames[1, real:].any()
 
 
-@pytest.mark.parametrize("settings", [TINY, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
+@pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL, SMALL_BOTTLENECK], ids=["plain", "max_pool", "bottleneck"])
 def test_a_full_mask_and_no_mask_are_the_same(settings):
     model = stir(MBTModel(MBTConfig(**settings)))
     features = torch.randn(2, 21, settings["num_mel_bins"])
@@ -59,7 +59,8 @@ def test_every_preset_builds_a_model_that_fits_its_extractor(name):
     assert config.num_mel_bins == extractor.feature_size
     features = extractor([torch.randn(16000) * 0.1], sampling_rate=16000, return_tensors="pt")
     output = MBTModel(config).eval()(**features)
-    assert output.pooler_output.shape == (1, config.hidden_size)
+    assert output.pooler_output.shape == (1, config.pooled_size)
+    assert output.last_hidden_state.shape[2] == config.hidden_size
 
 
 def test_the_faithful_preset_is_a_one_channel_resnet_50():
@@ -119,7 +120,15 @@ def test_features_of_another_size_are_refused_with_the_size_that_fits():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"hidden_sizes": [8]}, {"depths": [0, 1, 1, 1]}, {"layer_type": "other"}, {"hidden_dropout_prob": 1.5}],
+    [
+        {"hidden_sizes": [8]},
+        {"depths": [0, 1, 1, 1]},
+        {"layer_type": "other"},
+        {"hidden_dropout_prob": 1.5},
+        {"pooling_mode": "mean", "pooling_cosines": 1},
+        {"pooling_mode": "statistics", "pooling_cosines": -1},
+        {"frame_hidden_sizes": [], "concatenate_local_features": True},
+    ],
 )
 def test_a_config_that_makes_no_encoder_is_refused(settings):
     with pytest.raises(Exception, match=r".+"):

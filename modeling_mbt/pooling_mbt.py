@@ -1,0 +1,94 @@
+"""Pooling of frames over time: what is left of a clip of any length.
+
+Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, K cosines.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .configuration_mbt import MBTConfig
+from .encoder_mbt import stride_mask, time_stride
+
+SPEECH_RANGE, SPEECH_SLOPE = 2.0, 3.0  # in standard deviations of a clip's features, and per one of them
+MIN_VARIANCE = 1e-5
+
+
+def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor | None, config: MBTConfig) -> Tensor:
+    """Pools the real frames of each clip.
+
+    Args:
+        frames: Output of the encoder, not negative, (B, T', H).
+        input_features: What the encoder was given, (B, T, M).
+        attention_mask: 1 for real input frames, 0 for padding, (B, T); without it every frame is real.
+        config: Its `pooling_mode` is `"mean"`, (B, H), `"mean_max"`, the sum of mean and maximum, (B, H), or
+            `"statistics"`: mean, standard deviation and maximum side by side, each frame weighted by
+            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines`, (B, (3 + K) H).
+    """
+    if attention_mask is None:
+        attention_mask = input_features.new_ones(input_features.shape[:2])
+    mask = stride_mask(attention_mask, time_stride(config))
+    assert mask is not None
+    real = mask.unsqueeze(-1).to(frames.dtype)
+    # Frames come out of a ReLU: padding set to zero never exceeds a real maximum.
+    maximum = (frames * real).amax(dim=1)
+    if config.pooling_mode == "statistics":
+        weights = speech_weights(input_features, attention_mask, time_stride(config)).to(frames.dtype)
+        mean = torch.einsum("bt,bth->bh", weights, frames)
+        variance = torch.einsum("bt,bth->bh", weights, (frames - mean.unsqueeze(1)).square())
+        deviation = variance.clamp(min=MIN_VARIANCE).sqrt()
+        cosines = temporal_cosines(frames, weights, config.pooling_cosines)
+        return torch.cat([mean, deviation, maximum, cosines], dim=1)
+    mean = (frames * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+    return mean if config.pooling_mode == "mean" else mean + maximum
+
+
+def speech_weights(input_features: Tensor, attention_mask: Tensor, stride: int) -> Tensor:
+    """Computes how much each output frame counts: loud frames fully, silence hardly.
+
+    The level of a frame is the mean of its features, in standard deviations of all features of the clip. Its weight is
+    a sigmoid of it, 1/2 at `SPEECH_RANGE` below the loudest frame. So neither pauses nor the silence before and after
+    a word change much in what is pooled, and neither do level and contrast of the features.
+
+    Args:
+        input_features: (B, T, M).
+        attention_mask: 1 for real input frames, 0 for padding, (B, T).
+        stride: Input frames per output frame.
+
+    Returns:
+        (B, T') float32 of sum 1 over each clip, 0 in padding frames.
+    """
+    real = attention_mask.float().unsqueeze(-1)
+    count = real.sum(dim=(1, 2), keepdim=True).clamp(min=1) * input_features.shape[2]
+    features = input_features.float()
+    features = (features - (features * real).sum(dim=(1, 2), keepdim=True) / count) * real
+    deviation = (features.square().sum(dim=(1, 2)) / count[:, 0, 0]).clamp(min=1e-8).sqrt()
+    level = features.mean(dim=2) / deviation.unsqueeze(1)
+    level = torch.nn.functional.pad(level, (0, -level.shape[1] % stride)).unflatten(1, (-1, stride)).mean(dim=2)
+    mask = attention_mask[:, torch.arange(0, attention_mask.shape[1], stride, device=level.device)].float()
+    loudest = level.masked_fill(mask == 0, torch.finfo(level.dtype).min).amax(dim=1, keepdim=True)
+    weights = torch.sigmoid(SPEECH_SLOPE * (level - loudest + SPEECH_RANGE)) * mask
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def temporal_cosines(frames: Tensor, weights: Tensor, num_cosines: int) -> Tensor:
+    """Computes in what order things happen in a clip: the cosine transform of its frames over speech time.
+
+    Speech time runs from 0 to 1 as the weights add up, so that it stands still in silence. The k-th coefficient, k = 1
+    to K, is the weighted mean of sqrt(2) cos(pi k t) times the frame, the mean of the cosine itself removed: the
+    first one compares the beginning of the clip with its end.
+
+    Args:
+        frames: (B, T', H).
+        weights: Of `speech_weights`, (B, T').
+        num_cosines: K, may be 0.
+
+    Returns:
+        (B, K H).
+    """
+    time = weights.cumsum(dim=1) - weights / 2
+    orders = torch.arange(1, num_cosines + 1, device=time.device, dtype=time.dtype)
+    basis = math.sqrt(2) * torch.cos(math.pi * orders[:, None] * time[:, None])
+    basis = basis - (basis * weights[:, None]).sum(dim=2, keepdim=True)
+    return torch.einsum("bkt,bt,bth->bkh", basis, weights, frames).flatten(1)

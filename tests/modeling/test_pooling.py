@@ -1,0 +1,99 @@
+"""What a clip's frames become, whatever its length.
+
+Axes: B clips, T frames, H hidden size.
+"""
+
+import math
+
+import pytest
+import torch
+
+from modeling_mbt import MBTConfig, MBTModel
+from modeling_mbt.encoder_mbt import frame_center, time_stride
+from modeling_mbt.pooling_mbt import speech_weights, temporal_cosines
+from tests.support.models import SMALL_MAX_POOL, TINY, stir
+
+EVEN = torch.full((1, 50), 1 / 50)
+
+
+def test_statistics_of_a_constant_clip_are_those_of_its_frames_side_by_side():
+    config = MBTConfig(**TINY, pooling_mode="statistics")
+    model = stir(MBTModel(config))
+    output = model(torch.zeros(1, 40, 16))  # constant: every frame weighs the same
+    frames = output.last_hidden_state
+    variance = frames.var(dim=1, correction=0).clamp(min=1e-5)
+    expected = torch.cat([frames.mean(1), variance.sqrt(), frames.amax(1)], dim=1)
+    torch.testing.assert_close(output.pooler_output, expected)
+    assert output.pooler_output.shape[1] == config.pooled_size == 3 * config.hidden_size
+
+
+def test_silence_before_and_after_a_word_hardly_changes_its_statistics():
+    config = MBTConfig(**SMALL_MAX_POOL)
+    model = stir(MBTModel(config))
+    word = torch.rand(1, 40, 16) + 1.0
+    silence = torch.full((1, 24, 16), -2.0)
+    pooled, framed, late = (
+        model(clip).pooler_output
+        for clip in (
+            torch.cat([silence, word, silence], dim=1),
+            torch.cat([silence, silence, word, silence], dim=1),
+            torch.cat([silence, silence, word, silence, silence], dim=1),
+        )
+    )
+    spread = (pooled - model(silence).pooler_output).abs().mean()
+    assert (framed - pooled).abs().mean() < 0.25 * spread
+    assert (late - pooled).abs().mean() < 0.25 * spread
+
+
+def test_weights_sum_to_one_and_give_silence_little_and_padding_nothing():
+    features = torch.cat([torch.ones(1, 20, 4), -torch.ones(1, 20, 4), torch.randn(1, 8, 4)], dim=1)
+    mask = (torch.arange(48) < 40).long()[None]
+    weights = speech_weights(features, mask, stride=4)
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
+    assert weights[0, 0] > 1.5 * weights[0, 9]
+    assert not weights[0, 10:].any()
+
+
+def test_weights_do_not_depend_on_the_level_and_contrast_of_the_features():
+    features, mask = torch.randn(2, 40, 8), torch.ones(2, 40)
+    torch.testing.assert_close(
+        speech_weights(features, mask, stride=4), speech_weights(3 * features + 5, mask, stride=4)
+    )
+
+
+def test_cosines_are_orthogonal_tell_order_and_forget_the_mean():
+    time = (torch.arange(50) + 0.5) / 50
+    frames = torch.stack([torch.cos(math.pi * time), torch.cos(2 * math.pi * time), torch.ones(50)], dim=-1)[None]
+    coefficients = temporal_cosines(frames, EVEN, 2).view(2, 3)
+    torch.testing.assert_close(
+        coefficients, torch.tensor([[0.5**0.5, 0.0, 0.0], [0.0, 0.5**0.5, 0.0]]), atol=1e-5, rtol=1e-5
+    )
+    backwards = temporal_cosines(frames.flip(1), EVEN, 2).view(2, 3)
+    torch.testing.assert_close(backwards[0], -coefficients[0], atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_has_a_finite_gradient_where_frames_do_not_vary():
+    model = MBTModel(MBTConfig(**SMALL_MAX_POOL)).train()
+    features = torch.zeros(2, 24, 16, requires_grad=True)
+    model(features).pooler_output.sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL], ids=["plain", "max_pool"])
+def test_an_output_frame_is_centered_on_what_it_reads(settings):
+    config = MBTConfig(**settings)
+    features = torch.rand(1, 64, 16, requires_grad=True)
+    model = MBTModel(config).eval()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.abs() + 0.01
+    frame = 5
+    (gradient,) = torch.autograd.grad(model(features).last_hidden_state[:, frame].sum(), features)
+    # Through a maximum only the winner has a gradient: the reach is that of many clips.
+    seen = gradient.any(-1)[0]
+    for _ in range(30):
+        features = torch.rand(1, 64, 16, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model(features).last_hidden_state[:, frame].sum(), features)
+        seen |= gradient.any(-1)[0]
+    first, last = int(seen.nonzero()[0]), int(seen.nonzero()[-1])
+    assert (first + last) / 2 == frame * time_stride(config) + frame_center(config)
