@@ -110,6 +110,7 @@ def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
     assert [{name: line[name] for name in timeless[0]} for line in read_log(resumed)] == timeless
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_not_taken_for_one(speech_folder, tmp_path):
     run = pretrain(tmp_path, "--train_dir", speech_folder, "--save_steps", "2", "--max_steps", "3")
     assert AutoModelForPreTraining.from_pretrained(run / "checkpoint-2").config.objective == "bt"
@@ -118,6 +119,7 @@ def test_a_half_written_checkpoint_is_not_taken_for_one(speech_folder, tmp_path)
     assert [line["step"] for line in read_log(resumed)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
     speech_folder, pretrained, tmp_path, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_the_exported_front_end_computes_the_extractors_features(settings):
     torch.testing.assert_close(WaveformFrontEnd(extractor)(waveforms), expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [TINY, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
 @pytest.mark.parametrize("model_class", [MBTModel, MBTForSequenceClassification])
 def test_one_exported_graph_serves_every_batch_size_length_and_padding(settings, model_class):

@@ -104,6 +104,7 @@ def test_every_checkpoint_reaches_the_hub_while_training_goes_on(hub, in_hub_pro
     assert b"hf_writer" not in (tmp_path / "tuned" / "recipe.yaml").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -144,6 +145,7 @@ def test_a_refused_token_is_not_tried_again_nor_told(hub, in_hub_process, name, 
     assert token not in text
 
 
+@pytest.mark.slow
 def test_a_hub_that_stays_away_is_given_up_with_the_command_for_later(hub, in_hub_process, hub_environment, name, run):
     hub.faults.append(Fault("/commit/", status=502, times=99))
     text, _ = in_hub_process(push, run, {"hub_model_id": name, "hub_private_repo": True})
