@@ -209,7 +209,7 @@ def save_run(
     log = read_log(output_dir)
     facts = {
         "speech": crops.extent,
-        "crops": f"{crops.crop_seconds:g} s, {args.views.replace('_', ' ')}",
+        "crops": f"{crops.crop_seconds:g} s, {crops.views.replace('_', ' ')}",
         "steps": f"{log[-1]['step']} of {batch_size} pairs",
         "learning rate": f"{args.learning_rate:g}, {args.warmup_steps} steps of warm-up, cosine",
         "precision": accelerator.mixed_precision,

@@ -37,6 +37,7 @@ FEATURE_DISTORTIONS: dict[str, Callable[..., Tensor]] = {
     "mixup": spectrogram_augmentation.mixup,
     "noise": spectrogram_augmentation.noise,
     "fader": spectrogram_augmentation.fader,
+    "band_equalizer": spectrogram_augmentation.band_equalizer,
     "time_mask": spectrogram_augmentation.time_mask,
     "frequency_mask": spectrogram_augmentation.frequency_mask,
 }

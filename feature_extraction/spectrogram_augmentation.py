@@ -78,6 +78,25 @@ def fader(features: torch.Tensor, generator: torch.Generator, *, gain: float = 1
     return features + torch.lerp(ends[:, 0], ends[:, 1], position)
 
 
+def band_equalizer(
+    features: torch.Tensor, generator: torch.Generator, *, gain: float = 1.0, num_knots: int = 8
+) -> torch.Tensor:
+    """Add a random smooth curve over the bands, the same in every frame: another microphone, room or line.
+
+    The curve is a straight line between knots that are evenly spaced over the bands, each within +-gain.
+
+    Args:
+        features: (B, T, M).
+        generator: source of randomness.
+        gain: largest level.
+        num_knots: knots of the curve, at least 2.
+    """
+    if num_knots < 2:
+        raise ValueError(f"`num_knots` must be at least 2, and is {num_knots}.")
+    knots = uniform((-gain, gain), (len(features), 1, num_knots), features, generator)
+    return features + torch.nn.functional.interpolate(knots, size=features.shape[2], mode="linear", align_corners=True)
+
+
 def time_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
     """Set a stretch of frames to the clip's mean level (SpecAugment, arXiv 1904.08779).
 

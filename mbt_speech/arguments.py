@@ -122,9 +122,9 @@ class PretrainArguments(RunArguments):
     redundancy_loss_weight: float | None = field(
         default=None, metadata={"help": "lambda of bt and mbt; by default the preset's."}
     )
-    views: str = field(
-        default="same_crop",
-        metadata={"help": "Two distortions of one crop, or of two crops of an utterance.",
+    views: str | None = field(
+        default=None,
+        metadata={"help": "Two distortions of one crop, or of two crops of an utterance; by default the preset's.",
                   "choices": ["same_crop", "two_crops"]},
     )  # fmt: skip
     streaming: bool = field(

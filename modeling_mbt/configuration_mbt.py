@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig
 class MBTConfig(PreTrainedConfig):
     r"""Configuration of the convolutional encoder, the projector and the redundancy-reduction objective.
 
-    The defaults are the `strong` encoder: four strided 3x3 convolutions that keep the time axis, the frequency axis
-    flattened into two linear layers per frame, mean + max pooling over time (the shape that arXiv 2204.07402 found
-    best for audio). The `faithful` preset sets the one-channel ResNet-50 layout that fits the 2048 latents of
-    arXiv 2309.03619.
+    The defaults are four strided 3x3 convolutions that keep the time axis, the frequency axis flattened into two
+    linear layers per frame, and mean + max pooling over time; checkpoints that lack a field mean its default. The
+    `strong` preset sets the shape that did best on real speech (docs/recipe.md), after arXiv 2204.07402; `faithful`
+    the one-channel ResNet-50 layout that fits the 2048 latents of arXiv 2309.03619.
 
     Args:
         num_mel_bins (`int`, *optional*, defaults to 64):
@@ -44,7 +44,8 @@ class MBTConfig(PreTrainedConfig):
             How frames become one vector for a clip: `"mean_max"` (the sum of mean and maximum over time), `"mean"`, or
             `"statistics"` (mean, deviation and maximum of what is speech, and its order in time, side by side).
         pooling_cosines (`int`, *optional*, defaults to 0):
-            Of `"statistics"` alone: cosine coefficients over time that tell in which order things are said.
+            Of `"statistics"` alone: coefficients of a cosine transform over time that tell in which order things are
+            said, of the local features where frames hold them, else of whole frames.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout in front of each per-frame linear layer and in front of the classifier.
         encoder_density (`float`, *optional*, defaults to 1.0):
@@ -113,7 +114,20 @@ class MBTConfig(PreTrainedConfig):
     @property
     def pooled_size(self) -> int:
         """Width P of the pooled representation."""
-        return self.hidden_size * (3 + self.pooling_cosines if self.pooling_mode == "statistics" else 1)
+        return self.projected_size + self.pooling_cosines * self.ordered_size
+
+    @property
+    def projected_size(self) -> int:
+        """How much of the pooled representation, from its beginning, the projector reads: all but the cosines.
+
+        Two crops of an utterance say different things, so that there is nothing in the order of them to agree on.
+        """
+        return self.hidden_size * (3 if self.pooling_mode == "statistics" else 1)
+
+    @property
+    def ordered_size(self) -> int:
+        """How much of a frame, from its beginning, the cosines over time read: the local features, or all of it."""
+        return self.local_size if self.concatenate_local_features else self.hidden_size
 
     @property
     def local_size(self) -> int:

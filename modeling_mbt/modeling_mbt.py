@@ -216,7 +216,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         """Representations and projections."""
         output = self.mbt(input_features, attention_mask, return_dict=True)
         if isinstance(self.projector, MBTProjector):
-            return output.pooler_output, self.projector(output.pooler_output)
+            return output.pooler_output, self.projector(output.pooler_output[:, : self.config.projected_size])
         mask = stride_mask(attention_mask, time_stride(self.config))
         return output.pooler_output, self.projector(output.last_hidden_state, mask)
 

@@ -1,6 +1,6 @@
 """Pooling of frames over time: what is left of a clip of any length.
 
-Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, K cosines.
+Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, P pooled size, K cosines.
 """
 
 import math
@@ -24,7 +24,8 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         attention_mask: 1 for real input frames, 0 for padding, (B, T); without it every frame is real.
         config: Its `pooling_mode` is `"mean"`, (B, H), `"mean_max"`, the sum of mean and maximum, (B, H), or
             `"statistics"`: mean, standard deviation and maximum side by side, each frame weighted by
-            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines`, (B, (3 + K) H).
+            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the local features, if
+            frames hold them, else of whole frames: (B, P).
     """
     if attention_mask is None:
         attention_mask = input_features.new_ones(input_features.shape[:2])
@@ -38,7 +39,7 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         mean = torch.einsum("bt,bth->bh", weights, frames)
         variance = torch.einsum("bt,bth->bh", weights, (frames - mean.unsqueeze(1)).square())
         deviation = variance.clamp(min=MIN_VARIANCE).sqrt()
-        cosines = temporal_cosines(frames, weights, config.pooling_cosines)
+        cosines = temporal_cosines(frames[..., : config.ordered_size], weights, config.pooling_cosines)
         return torch.cat([mean, deviation, maximum, cosines], dim=1)
     mean = (frames * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return mean if config.pooling_mode == "mean" else mean + maximum

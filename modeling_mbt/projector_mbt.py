@@ -1,6 +1,6 @@
 """The projector, which is discarded after pre-training.
 
-Axes: B clips, P pooled size, D latents.
+Axes: B clips, P projected size, D latents.
 """
 
 from itertools import pairwise
@@ -18,7 +18,7 @@ class MBTProjector(nn.Module):
 
     def __init__(self, config: MBTConfig):
         super().__init__()
-        widths = [config.pooled_size, *config.projector_sizes]
+        widths = [config.projected_size, *config.projector_sizes]
         layers = []
         for i, o in pairwise(widths[:-1]):
             layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]

@@ -41,11 +41,12 @@ class CropBatches:
 
     def __init__(self, args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor):
         self.args, self.accelerator = args, accelerator
+        self.views = args.views or PRESETS[args.preset].sound.views
         recordings, audio_column = open_unlabelled(args, accelerator)
         settings = {
             "crop_seconds": args.crop_seconds or PRESETS[args.preset].crop_seconds,
             "sampling_rate": extractor.sampling_rate,
-            "crops_per_item": 2 if args.views == "two_crops" else 1,
+            "crops_per_item": 2 if self.views == "two_crops" else 1,
             "seed": args.seed,
             "on_bad_audio": args.on_bad_audio,
         }

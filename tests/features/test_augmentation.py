@@ -31,6 +31,7 @@ FEATURE_IDENTITIES: dict[str, dict[str, Any]] = {
     "random_resize_crop": {"time_scale": [1, 1], "frequency_scale": [1, 1], "time_canvas": 1},
     "mixup": {"ratio": [0, 0]},
     "noise": {"ratio": [0, 0]},
+    "band_equalizer": {"gain": 0.0},
     "fader": {"gain": 0},
     "time_mask": {"width": 0},
     "frequency_mask": {"width": 0},

@@ -33,6 +33,16 @@ def test_a_random_resize_crop_reads_a_plane_at_evenly_spaced_points(seed):
     assert rows.max() <= 89
 
 
+def test_a_band_equalizer_adds_one_curve_within_its_gain_to_every_frame():
+    features = torch.randn(200, 12, 40)
+    curves = distort("band_equalizer", features, gain=1.5, num_knots=5) - features
+    torch.testing.assert_close(curves, curves[:, :1].expand_as(curves), atol=1e-5, rtol=0)
+    assert 1.4 < curves.abs().max() <= 1.5 + 1e-5
+    bends = curves[:, 0].diff(n=2).abs() > 1e-4
+    assert bends.any(0).sum() <= 2 * 3  # straight between the five knots; the three inner ones bend two steps each
+    assert (curves[0, 0] - curves[1, 0]).abs().max() > 0.1
+
+
 def test_a_larger_canvas_of_random_resize_crop_has_the_mean_level_around():
     features = torch.ones(200, 60, 8)
     crops = {"time_scale": [1.5, 1.5], "frequency_scale": [1, 1], "time_canvas": 1.5}

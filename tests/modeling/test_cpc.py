@@ -138,7 +138,7 @@ def test_the_first_predicted_frame_is_the_nearest_that_shares_no_input(name):
 
 
 def test_the_presets_foretell_what_their_crops_hold():
-    assert first_unseen_step(PRESETS["strong"].config()) == 6  # of 40 ms
+    assert first_unseen_step(PRESETS["strong"].config()) == 3  # of 40 ms
     assert first_unseen_step(PRESETS["tiny"].config()) == 4
     for name in ("strong", "tiny"):
         model, extractor = MBTForPreTraining(PRESETS[name].config(objective="cpc")), PRESETS[name].extractor()
