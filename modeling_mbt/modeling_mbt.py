@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.utils.generic import ModelOutput
 
@@ -93,13 +92,6 @@ class MBTPreTrainedModel(PreTrainedModel):
         """Save weights, config and this code, with the map by which every Auto class finds its own class."""
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, *args, **kwargs)
-
-    def save_config_and_code(self, save_directory):
-        """Save what `save_pretrained` does beside the weights, for a folder to which another hand writes those."""
-        self.config.auto_map = dict(AUTO_MAP)
-        self.config.architectures = [type(self).__name__]
-        custom_object_save(self, save_directory, config=self.config)  # pyright: ignore[reportArgumentType]
-        self.config.save_pretrained(save_directory)
 
 
 class MBTModel(MBTPreTrainedModel):

@@ -15,6 +15,7 @@ from mbt_speech.command_line import read_label_map
 from mbt_speech.data.labelled_speech import LabelledSpeech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
+from mbt_speech.training.run_log import append_line, read_lines
 
 from .label_curves import report_sweep, short_names
 
@@ -52,8 +53,7 @@ class Results:
         self._names = {run.name for run in runs}  # before training, which may write into the folder of a model
         self._path = Path(args.output_dir, RESULTS_NAME)
         self._settings = _settings(args, speech)
-        lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.is_file() else []
-        self._done = [line for line in lines if line["settings"] == self._settings]
+        self._done = [line for line in read_lines(self._path) if line.get("settings") == self._settings]
 
     def __contains__(self, run: Run) -> bool:
         return any(line["run"] == run.name for line in self._done)
@@ -74,8 +74,7 @@ class Results:
             "validation_accuracy": classifier.validation_accuracy,
             **classifier.test_scores,
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._path, line)
         self._done.append(line)
 
     def best_of_mbt(self) -> float:

@@ -1,18 +1,22 @@
-"""Checkpoints that are whole or absent, and the search for the newest good one."""
+"""Checkpoints that are whole or absent, and the search for the last good one."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import FeatureExtractionMixin
 
-from modeling_mbt import MBTPreTrainedModel
+from .training_state import TrainingState
 
 PROGRESS_NAME = "progress.json"
+# What reading a file that is not what it should be ends in, also one that was made to do harm.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
 class CheckpointError(Exception):
@@ -20,22 +24,20 @@ class CheckpointError(Exception):
 
 
 def save_checkpoint(
-    accelerator: Accelerator,
-    model: MBTPreTrainedModel,
+    state: TrainingState,
     extractor: FeatureExtractionMixin,
     output_dir: Path,
-    progress: dict,
+    progress: dict[str, Any],
     save_total_limit: int,
 ) -> Path:
     """Write `checkpoint-<step>`, that resumes training and that `from_pretrained` opens.
 
-    It is written under another name and renamed when complete, so that a folder called `checkpoint-*` is never half
-    of one, and it lists its files with their sizes. Every process calls this.
+    It is written under another name and renamed when it is on the disk, so that a folder called `checkpoint-*` is
+    never half of one, and it lists its files with their checksums. Every process calls this.
 
     Args:
-        accelerator: Holds model, optimizer, and what was registered for checkpointing.
-        model: The plain model (unwrapped), for its config.
-        extractor: The feature extractor that belongs to it.
+        state: What training goes on from.
+        extractor: The feature extractor that belongs to its model.
         output_dir: The run's folder.
         progress: JSON values to come back at resume; `progress["step"]` names the folder.
         save_total_limit: Older checkpoints beyond this number are deleted.
@@ -46,18 +48,20 @@ def save_checkpoint(
     Raises:
         CheckpointError: It cannot be written; those before it are untouched.
     """
+    accelerator = state.accelerator
     target = output_dir / f"checkpoint-{progress['step']}"
     partial = output_dir / f".{target.name}.partial"
     try:
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
+        values = state.save(partial)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            model.save_config_and_code(partial)
             extractor.save_pretrained(partial)
-            _complete(partial, target, progress, accelerator.num_processes)
+            write_progress(partial, {**progress, "num_processes": accelerator.num_processes, "state": values})
+            _put_in_place(partial, target)
             for old in list_checkpoints(output_dir)[:-save_total_limit]:
                 shutil.rmtree(old)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
@@ -71,12 +75,50 @@ def save_checkpoint(
     return target
 
 
-def _complete(partial: Path, target: Path, progress: dict, num_processes: int) -> None:
-    files = {str(path.relative_to(partial)): path.stat().st_size for path in partial.rglob("*") if path.is_file()}
-    content = {**progress, "num_processes": num_processes, "files": files}
-    (partial / PROGRESS_NAME).write_text(json.dumps(content))
+def write_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
+    """Write `progress.json`: where the run stands, and the checksum of every file there is, its own content's too."""
+    names = sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
+    files = {name: _checksum(checkpoint / name) for name in names if name != PROGRESS_NAME}
+    content = {**progress, "files": files}
+    (checkpoint / PROGRESS_NAME).write_text(json.dumps({"checksum": _checksum_of_values(content), **content}))
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """Read `progress.json`.
+
+    Raises:
+        ValueError: The file is damaged; other `UNREADABLE` errors where it is missing or something else.
+    """
+    content = json.loads((checkpoint / PROGRESS_NAME).read_text())
+    if content.pop("checksum") != _checksum_of_values(content):
+        raise ValueError("its values are not those of its checksum")
+    return content
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    """Rename a complete folder once its content is on the disk: after a power failure too, it is whole or absent."""
+    for path in [*partial.rglob("*"), partial]:
+        _synchronize(path)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
+    _synchronize(target.parent)
+
+
+def _synchronize(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum_of_values(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -88,20 +130,20 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 def checkpoint_fault(checkpoint: Path) -> str | None:
     """Say what a checkpoint lacks, as the rest of a sentence; None if it is whole."""
     try:
-        files = json.loads((checkpoint / PROGRESS_NAME).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        files = read_progress(checkpoint)["files"].items()
+    except UNREADABLE:
         return f"is no checkpoint of this script (it has no good {PROGRESS_NAME})"
-    for name, size in files.items():
+    for name, checksum in files:
         path = checkpoint / name
         if not path.is_file():
             return f"lacks {name}"
-        if path.stat().st_size != size:
-            return f"has a truncated {name}, of {path.stat().st_size} bytes instead of {size}"
+        if _checksum(path) != checksum:
+            return f"has a damaged {name} (its checksum is another)"
     return None
 
 
 def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_checkpoint: str | None) -> Path | None:
-    """Resolve `--resume_from_checkpoint`: a folder, `auto` for the newest good one below `output_dir`, or nothing.
+    """Resolve `--resume_from_checkpoint`: a folder, `auto` for the last good one below `output_dir`, or nothing.
 
     Raises:
         CheckpointError: The folder that is named is no checkpoint, or a damaged one.
@@ -112,7 +154,7 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
         fault = checkpoint_fault(Path(resume_from_checkpoint))
         if fault:
             raise CheckpointError(
-                f"{resume_from_checkpoint} {fault}: name a whole checkpoint-<step> folder, or `auto` for the newest."
+                f"{resume_from_checkpoint} {fault}: name a whole checkpoint-<step> folder, or `auto` for the last one."
             )
         return Path(resume_from_checkpoint)
     for checkpoint in reversed(list_checkpoints(output_dir)):
@@ -123,13 +165,24 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
     return None
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> dict:
-    """Restore model, optimizer, schedule and random state, and return what `progress` was."""
-    accelerator.load_state(str(checkpoint))
-    progress = json.loads((checkpoint / PROGRESS_NAME).read_text())
-    if progress["num_processes"] != accelerator.num_processes:
-        accelerator.print(
-            f"{checkpoint} was saved by {progress['num_processes']} processes, and there are "
-            f"{accelerator.num_processes} now: the random state (dropout) is not continued."
+def load_checkpoint(state: TrainingState, checkpoint: Path) -> dict[str, Any]:
+    """Restore weights, optimizer, masks and random states, and return what `progress` was.
+
+    Raises:
+        CheckpointError: It is of another run.
+    """
+    try:
+        progress = read_progress(checkpoint)
+        state.load(checkpoint, progress["state"])
+        there, here = progress["num_processes"], state.accelerator.num_processes
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{checkpoint} cannot be resumed: {error}. Give the arguments of the run that wrote it, or leave out "
+            "--resume_from_checkpoint to start anew."
+        ) from error
+    if there != here:
+        state.accelerator.print(
+            f"{checkpoint} was saved by {there} processes, and there are {here} now: the random state (dropout) is "
+            "not continued."
         )
     return progress

@@ -20,9 +20,10 @@ from .accumulation import Losses
 from .checkpoints import find_checkpoint, load_checkpoint, save_checkpoint
 from .hub_uploads import HubUploads
 from .interruption import StopSignals
-from .optimization import create_optimizer, create_scheduler
+from .optimization import Schedule, create_optimizer
 from .run_log import RunLog, is_logged
 from .sparsity import SparseTraining
+from .training_state import TrainingState
 
 MAX_SKIPPED_IN_A_ROW = 5
 MAX_NAMES = 8
@@ -98,7 +99,7 @@ class TrainingRun:
         self._prepare()
         checkpoint = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
         if checkpoint is not None:
-            progress = load_checkpoint(accelerator, checkpoint)
+            progress = load_checkpoint(self.state, checkpoint)
             self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
             accelerator.print(f"Resuming from {checkpoint}.")
         self.log = RunLog(
@@ -125,12 +126,9 @@ class TrainingRun:
             optim=args.optim,
             layerwise_lr_decay=args.layerwise_lr_decay,
         )
-        self.scheduler = create_scheduler(optimizer, args.warmup_steps, self.max_steps)
+        self.schedule = Schedule(optimizer, args.warmup_steps, self.max_steps)
         self.network, self.optimizer = accelerator.prepare(model, optimizer)
-        # Not prepared: accelerate would step a prepared schedule once per process.
-        accelerator.register_for_checkpointing(self.scheduler)
-        if self.sparsity is not None:
-            accelerator.register_for_checkpointing(self.sparsity)
+        self.state = TrainingState(accelerator, model, optimizer, self.sparsity)
 
     def steps(self, source: StepSource) -> Iterator[list[dict]]:
         """Yields this process's micro-batches of each step that is left, and saves a checkpoint where one is due.
@@ -165,7 +163,7 @@ class TrainingRun:
         """
         if self.sparsity is not None:
             self.sparsity.before_step(self.step, self.optimizer)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = self.schedule.set_rates(self.step)
         if _any(self.accelerator, not self._is_finite(losses["loss"])):
             self._skip(losses["loss"].item())
         else:
@@ -173,7 +171,6 @@ class TrainingRun:
             self.optimizer.step()
             if self.sparsity is not None:
                 self.sparsity.mask_weights()
-        self.scheduler.step()
         self.optimizer.zero_grad()
         self.step += 1
         skipped = {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
@@ -218,7 +215,7 @@ class TrainingRun:
     def save(self) -> Path:
         """Writes a checkpoint and returns its folder."""
         progress, limit = {"step": self.step, "skipped_steps": self.skipped_steps}, self.args.save_total_limit
-        checkpoint = save_checkpoint(self.accelerator, self.model, self.extractor, self.output_dir, progress, limit)
+        checkpoint = save_checkpoint(self.state, self.extractor, self.output_dir, progress, limit)
         if self.uploads is not None:
             self.uploads.push_checkpoint(checkpoint)
         return checkpoint

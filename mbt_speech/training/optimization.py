@@ -1,8 +1,9 @@
 """Optimizer and schedule."""
 
+import math
+
 import torch
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
 
 LARS_MOMENTUM = 0.9
 # The learning rates of the original: 0.2 for weights, 0.0048 for biases and norms (arXiv 2103.03230, section 2.2).
@@ -56,6 +57,29 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-def create_scheduler(optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int):
-    """Linear warm-up, then half a cosine down to zero; warm-up takes at most a tenth of a short run."""
-    return get_cosine_schedule_with_warmup(optimizer, min(warmup_steps, max_steps // 10), max_steps)
+class Schedule:
+    """Linear warm-up, then half a cosine down to zero; warm-up takes at most a tenth of a short run.
+
+    It has no state to save: the rates follow from the step.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int):
+        self.optimizer, self.max_steps = optimizer, max_steps
+        self.warmup_steps = shortened_warmup(warmup_steps, max_steps)
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+
+    def set_rates(self, step: int) -> float:
+        """Set the learning rates for the step after `step` ones; gives that of the first group."""
+        if step < self.warmup_steps:
+            factor = step / self.warmup_steps
+        else:
+            progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
+            factor = max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+
+def shortened_warmup(warmup_steps: int, max_steps: int) -> int:
+    """Give the steps of warm-up that a run really has."""
+    return min(warmup_steps, max_steps // 10)

@@ -1,6 +1,8 @@
 """What a run tells while it runs: progress bar, log file, tracker."""
 
 import json
+import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
 
 LOG_NAME = "train_log.jsonl"
 
@@ -80,8 +84,7 @@ class RunLog:
             {f"{group}/{name.removeprefix('eval_')}": value for name, value in values.items()}, step=step
         )
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **values, **extra}) + "\n")
+            append_line(self.path, {"step": step, **values, **extra})
 
     def close(self) -> None:
         """End the bar."""
@@ -95,5 +98,28 @@ def is_logged(step: int, logging_steps: int, max_steps: int) -> bool:
 
 def read_log(output_dir: Path) -> list[dict]:
     """Read the lines of `train_log.jsonl`, oldest first; none if there is no log."""
-    path = Path(output_dir) / LOG_NAME
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return read_lines(Path(output_dir) / LOG_NAME)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Read a file of JSON objects, one a line; none if it is not there.
+
+    A damaged line, as a process that died leaves it, is left out with a warning.
+    """
+    lines = []
+    for number, text in enumerate(path.read_bytes().split(b"\n") if path.is_file() else (), 1):
+        if not text.strip():
+            continue
+        try:
+            lines.append(dict(json.loads(text)))
+        except (ValueError, TypeError, RecursionError):
+            logger.warning("Line %d of %s is no line of JSON and is left out.", number, path)
+    return lines
+
+
+def append_line(path: Path, values: dict) -> None:
+    """Add a JSON object to a file of them, on a line of its own whatever stands before it."""
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(values).encode() + b"\n")

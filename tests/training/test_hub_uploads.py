@@ -51,9 +51,9 @@ def stop_while_the_hub_says_to_wait(output_dir, changed):
 @pytest.fixture
 def run(tmp_path):
     """What a run leaves, of which some must not be uploaded."""
-    for name in ("model.safetensors", "README.md", "train_log.jsonl", "bad_audio.txt", "checkpoint-1/optimizer.bin",
-                 "checkpoint-1/model.safetensors", "runs/a/checkpoint-2/optimizer.bin", "runs/a/train_log.jsonl",
-                 ".checkpoint-3.partial/optimizer.bin", "pretrain/events.out.tfevents.1"):  # fmt: skip
+    for name in ("model.safetensors", "README.md", "train_log.jsonl", "bad_audio.txt", ".checkpoint-3.partial/masks",
+                 "checkpoint-1/masks.safetensors", "checkpoint-1/model.safetensors", "runs/a/checkpoint-2/masks",
+                 "runs/a/train_log.jsonl", "pretrain/events.out.tfevents.1"):  # fmt: skip
         path = tmp_path / "my run" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\0" * 100_000 + name.encode())

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from transformers import get_cosine_schedule_with_warmup
 
 from mbt_speech.presets import PRESETS
-from mbt_speech.training.optimization import create_optimizer, create_scheduler
+from mbt_speech.training.optimization import Schedule, create_optimizer
 from modeling_mbt import MBTForSequenceClassification
 
 
@@ -15,14 +16,19 @@ def test_biases_and_norms_do_not_decay_and_rates_rise_then_fall():
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3), (2, 4)]
     assert [tuple(p.shape) for p in plain["params"]] == [(4,), (4,), (4,)]
-    scheduler, rates = create_scheduler(optimizer, 5, 100), []
-    for _ in range(100):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
+    schedule = Schedule(optimizer, 5, 100)
+    rates = [schedule.set_rates(step) for step in range(101)]
     assert rates[0] == 0
     assert max(rates) == rates[5] == 0.5
-    assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-6)
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+    reference = torch.optim.AdamW(model.parameters(), lr=0.5)
+    scheduler = get_cosine_schedule_with_warmup(reference, 5, 100)
+    for rate in rates:
+        assert rate == scheduler.get_last_lr()[0]
+        reference.step()
+        scheduler.step()
+    schedule.set_rates(50)
+    assert [group["lr"] for group in optimizer.param_groups] == [rates[50]] * 2
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
