@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from .containers import container_fault
+from .containers import container_fault, max_samples_per_byte, mp3_length
 
 # An mp3 frame leans on bits of earlier frames, so the first ones after a seek decode to errors as large as the signal.
 # Decoding starts this much earlier and the surplus is dropped: exact for mp3 of 8-320 kbit/s at 8-48 kHz.
@@ -26,6 +26,8 @@ FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".webm")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf")
 AUDIO_SUFFIXES += (".w64", ".rf64", *FFMPEG_SUFFIXES)
 LOSSY_FORMATS = ("MP3", "OGG", "torchcodec")
+# Their length is not known before they are decoded: what is there in the end is all there was.
+ESTIMATED_FORMATS = ("MP3", "torchcodec")
 
 
 class BadAudioError(ValueError):
@@ -52,9 +54,10 @@ class Sound:
     Attributes:
         sampling_rate: as the recording states it, in Hz, not checked.
         channels: C.
-        frames: T as the recording states it.
+        frames: T as the recording states it, or more than can be there where it only estimates.
         read: ``read(start, count)`` gives frames (T, C), fewer than ``count`` only at the end of the recording.
         file_format: libsndfile's name of the container, or "" for arrays.
+        measure: looks further than at the header, and gives T as well as it can be known without decoding.
     """
 
     sampling_rate: Any
@@ -62,6 +65,7 @@ class Sound:
     frames: int
     read: Callable[[int, int], np.ndarray]
     file_format: str = ""
+    measure: Callable[[], int] | None = None
 
 
 @contextmanager
@@ -144,6 +148,7 @@ def _open_file(file: BinaryIO, source: BinaryIO | int, name: str) -> Iterator[So
     with decoder:
         if decoder.frames >= 1 << 62:  # what libsndfile makes of an unknown length
             raise BadAudioError(name, "has no length in its header, as a flac written to a pipe: encode it anew.")
+        frames = min(decoder.frames, file_bytes * max_samples_per_byte(decoder.format))
         run_up = round(LOSSY_RUN_UP_SECONDS * decoder.samplerate) if decoder.format in LOSSY_FORMATS else 0
 
         position = 0
@@ -153,11 +158,18 @@ def _open_file(file: BinaryIO, source: BinaryIO | int, name: str) -> Iterator[So
             surplus = min(start, run_up)
             if position != start - surplus:
                 decoder.seek(start - surplus)
-            frames = decoder.read(surplus + count, dtype="float32", always_2d=True)
-            position = start - surplus + len(frames)
-            return frames[surplus:]
+            block = decoder.read(surplus + count, dtype="float32", always_2d=True)
+            position = start - surplus + len(block)
+            return block[surplus:]
 
-        yield Sound(decoder.samplerate, decoder.channels, decoder.frames, read, decoder.format)
+        def measure() -> int:
+            if decoder.format == "MP3":
+                return min(frames, mp3_length(file))
+            if decoder.format in ("FLAC", "OGG") and len(read(frames - 1, 1)) == 0:
+                raise BadAudioError(name, f"is truncated: its header promises {frames} samples.")
+            return frames
+
+        yield Sound(decoder.samplerate, decoder.channels, frames, read, decoder.format, measure)
 
 
 class _Decoder(soundfile.SoundFile):

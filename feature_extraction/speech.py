@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from .sound_sources import LOSSY_FORMATS, BadAudioError, Sound, audio_name, open_sound
+from .sound_sources import ESTIMATED_FORMATS, LOSSY_FORMATS, BadAudioError, Sound, audio_name, open_sound
 
 __all__ = ["BadAudioError", "recording_seconds", "to_waveform"]
 
@@ -26,7 +26,7 @@ MAX_PEAK = 32.0
 CONTEXT_SECONDS = 0.1
 # Frames of one read: bounds the memory that a header with a false length can claim.
 BLOCK_FRAMES = 1 << 18
-# Encoder delay and padding leave the length in the header of a lossy file uncertain by two frames of an mp3.
+# Encoder delay and padding leave the length in the header of an ogg uncertain.
 LOSSY_TOLERANCE_FRAMES = 2 * 1_152
 
 
@@ -73,13 +73,17 @@ def to_waveform(
     with open_sound(audio, sampling_rate, name) as sound:
         rate = _checked_rate(sound, name, min_seconds)
         waveform = _read_piece(sound, rate, sampling_rate, start_seconds, duration_seconds, max_seconds, name)
+        if start_seconds == 0:  # of a file whose header only estimates, its length is known now
+            needed = min(min_seconds, duration_seconds or math.inf)
+            _check_length(len(waveform), sampling_rate, name, needed)
     return np.clip(waveform, -1.0, 1.0)
 
 
 def recording_seconds(audio: Any, *, decode: bool = False, min_seconds: float = 0.0, name: str | None = None) -> float:
     """Return the length of a recording, and raise `BadAudioError` if it is seen to be bad.
 
-    By default only its header is read, and the last sample of a flac, which is how a cut flac shows. With ``decode``
+    By default only its header is read, the last sample of a flac or ogg, which is how a cut flac shows, and the frame
+    heads of an mp3, whose header only estimates. With ``decode``
     every sample is decoded and looked at, a block at a time. Arguments as in `to_waveform`; a bare array is taken to
     be at 16 kHz.
     """
@@ -87,10 +91,11 @@ def recording_seconds(audio: Any, *, decode: bool = False, min_seconds: float = 
     with open_sound(audio, 16_000, name) as sound:
         rate = _checked_rate(sound, name, min_seconds)
         if decode:
-            return sum(len(block) for block in _mono_blocks(sound, 0, sound.frames, name)) / rate
-        if sound.file_format == "FLAC":
-            sound.read(sound.frames - 1, 1)
-        return sound.frames / rate
+            frames = sum(len(block) for block in _mono_blocks(sound, 0, sound.frames, name))
+        else:
+            frames = sound.frames if sound.measure is None else sound.measure()
+        _check_length(frames, rate, name, min_seconds)
+        return frames / rate
 
 
 def _checked_rate(sound: Sound, name: str, min_seconds: float) -> int:
@@ -100,11 +105,15 @@ def _checked_rate(sound: Sound, name: str, min_seconds: float) -> int:
         raise BadAudioError(name, f"has a sampling rate of {rate!r} Hz: rates from 1 000 to 192 000 Hz are read.")
     if not 0 < sound.channels <= MAX_CHANNELS:
         raise BadAudioError(name, f"has {sound.channels} channels: 1 to {MAX_CHANNELS} are read.")
-    if sound.frames == 0:
-        raise BadAudioError(name, "is empty: it holds 0 samples.")
-    if sound.frames < min_seconds * rate:
-        raise BadAudioError(name, f"is too short: {sound.frames / rate:.3f} s, and {min_seconds} s are needed.")
+    _check_length(sound.frames, rate, name, min_seconds)
     return int(rate)
+
+
+def _check_length(frames: int, rate: float, name: str, min_seconds: float) -> None:
+    if frames == 0:
+        raise BadAudioError(name, "is empty: it holds 0 samples.")
+    if frames < min_seconds * rate:
+        raise BadAudioError(name, f"is too short: {frames / rate:.3f} s, and {min_seconds} s are needed.")
 
 
 def _read_piece(
@@ -160,6 +169,8 @@ def _mono_blocks(sound: Sound, start: int, stop: int, name: str) -> Iterator[np.
         start += len(block)
         if len(block) < wanted:
             break
+    if sound.file_format in ESTIMATED_FORMATS:
+        return
     if start < stop - (LOSSY_TOLERANCE_FRAMES if sound.file_format in LOSSY_FORMATS else 0):
         raise BadAudioError(name, f"is truncated: its header promises {sound.frames} samples, {start} are there.")
 
