@@ -10,6 +10,7 @@ Frame t is centred on sample t * hop_length, so a clip of `length` samples has 1
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# Whole numbers that a setting may be.
+BOUNDS = {
+    "feature_size": (1, 4_096),
+    "sampling_rate": (1_000, 192_000),
+    "hop_length": (1, 65_536),
+    "win_length": (2, 65_536),
+    "n_fft": (2, 65_536),
+}
 BANDS_PER_BLOCK = 16
 SAMPLES_PER_CHUNK = 1 << 18  # on a CPU: what stays in the cache, and in memory that need not be asked for each time
 SILENT_STD_DB = 1e-3  # a clip that varies less than this is silent
@@ -134,6 +143,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         self.hop_length, self.win_length, self.n_fft = hop_length, win_length, n_fft
         self.frequency_scale, self.min_frequency, self.max_frequency = frequency_scale, min_frequency, max_frequency
         self.power_floor, self.do_normalize, self.mean, self.std = power_floor, do_normalize, mean, std
+        self._check_bounds()
         self._check_settings()
 
     def __call__(
@@ -254,6 +264,24 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
 
     def _mel_arguments(self) -> tuple:
         return self.feature_size, self.n_fft, self.sampling_rate, self.min_frequency, self.max_frequency
+
+    def _check_bounds(self):
+        """Refuse what no sound needs, from a file that somebody else wrote, before memory is asked for."""
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"`{name}` must be a whole number from {least} to {most} and is {value!r}.")
+        statistics = [np.ravel(value).tolist() for value in (self.mean, self.std) if value is not None]
+        numbers = [self.min_frequency, self.max_frequency, self.power_floor, self.padding_value]
+        numbers += chain.from_iterable(statistics)
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers) or self.power_floor <= 0:
+            raise ValueError(
+                "Frequencies, `power_floor` (above 0), `padding_value`, `mean` and `std` must be numbers."
+            )
+        if any(len(values) not in (1, self.feature_size) for values in statistics):
+            raise ValueError(f"`mean` and `std` need one number, or one for each of {self.feature_size} features.")
+        if self.std is not None and np.min(self.std) <= 0:
+            raise ValueError("`std` must be above 0: features that never vary cannot be normalised.")
 
     def _check_settings(self):
         low, high, nyquist = self.min_frequency, self.max_frequency, self.sampling_rate / 2

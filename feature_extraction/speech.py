@@ -105,11 +105,11 @@ def _checked_rate(sound: Sound, name: str, min_seconds: float) -> int:
         raise BadAudioError(name, f"has a sampling rate of {rate!r} Hz: rates from 1 000 to 192 000 Hz are read.")
     if not 0 < sound.channels <= MAX_CHANNELS:
         raise BadAudioError(name, f"has {sound.channels} channels: 1 to {MAX_CHANNELS} are read.")
-    _check_length(sound.frames, rate, name, min_seconds)
+    _check_length(sound.frames, int(rate), name, min_seconds)
     return int(rate)
 
 
-def _check_length(frames: int, rate: float, name: str, min_seconds: float) -> None:
+def _check_length(frames: int, rate: int, name: str, min_seconds: float) -> None:
     if frames == 0:
         raise BadAudioError(name, "is empty: it holds 0 samples.")
     if frames < min_seconds * rate:

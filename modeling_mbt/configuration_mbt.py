@@ -1,10 +1,17 @@
 """Every number of an MBT model: encoder, projector, objective."""
 
+import math
 from dataclasses import field
+from itertools import pairwise
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+# Far beyond what speech needs, and within what a machine can open.
+MAX_LAYERS = 1_000
+MAX_LABELS = 100_000
+MAX_WEIGHTS = 2**30
 
 
 @strict
@@ -104,6 +111,12 @@ class MBTConfig(PreTrainedConfig):
     objective_kwargs: dict[str, Any] = field(default_factory=dict)
     verification_threshold: float | int | None = None
 
+    def __post_init__(self, **kwargs):
+        """Refuses more classes than there can be before transformers names each of them."""
+        if (kwargs.get("num_labels") or 0) > MAX_LABELS:
+            raise ValueError(f"`num_labels` may be {MAX_LABELS} at most and is {kwargs['num_labels']}.")
+        super().__post_init__(**kwargs)
+
     @property
     def hidden_size(self) -> int:
         """Width H of a frame of `last_hidden_state`."""
@@ -147,6 +160,7 @@ class MBTConfig(PreTrainedConfig):
             )
         sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes]
         sizes += [[self.num_mel_bins, self.context_size, self.prediction_steps]]
+        sizes += [[1 if self.embedding_size is None else self.embedding_size]]
         if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
         if self.pooling_cosines < 0 or (self.pooling_cosines and self.pooling_mode != "statistics"):
@@ -159,3 +173,23 @@ class MBTConfig(PreTrainedConfig):
             raise ValueError(f"`encoder_density` must lie in (0, 1] and is {self.encoder_density}.")
         if not 0 <= self.hidden_dropout_prob < 1:
             raise ValueError(f"`hidden_dropout_prob` must lie in [0, 1) and is {self.hidden_dropout_prob}.")
+
+    def validate_bounds(self):
+        """Part of `@strict`: a config of somebody else asks for finite numbers, and for memory that there is."""
+        for name in ("redundancy_loss_weight", "latent_normalization_strength", "verification_threshold"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"`{name}` must be a finite number and is {value}.")
+        if sum(self.depths) > MAX_LAYERS or max(*self.time_strides, *self.frequency_strides) > MAX_LAYERS:
+            raise ValueError(f"`depths` {self.depths} and strides may not go beyond {MAX_LAYERS}: use smaller ones.")
+        channels = [self.embedding_size or 1, *self.hidden_sizes]
+        num_weights = sum(9 * size * (before + depth * size) for (before, size), depth in
+                          zip(pairwise(channels), self.depths, strict=True))  # fmt: skip
+        for widths in ([self.local_size, *self.frame_hidden_sizes], [self.pooled_size, *self.projector_sizes],
+                       [self.pooled_size, self.num_labels]):  # fmt: skip
+            num_weights += sum(before * size for before, size in pairwise(widths))
+        num_weights += self.context_size * (self.hidden_size + 3 * self.context_size) * self.prediction_steps
+        if num_weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"This network would have {num_weights:.3g} weights, beyond {MAX_WEIGHTS:.3g}: shrink it."
+            )

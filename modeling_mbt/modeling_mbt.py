@@ -88,6 +88,22 @@ class MBTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MBTBottleneckLayer):
             init.zeros_(module.expansion.normalization.weight)  # a residual branch starts as the identity
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Opens a model as transformers does, and refuses one that would answer everything with NaN.
+
+        Raises:
+            ValueError: A weight is NaN or infinite.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        for name, value in (loaded[0] if isinstance(loaded, tuple) else loaded).state_dict().items():
+            if value.is_floating_point() and not value.is_meta and not value.isfinite().all():
+                raise ValueError(
+                    f"{name} of {pretrained_model_name_or_path} holds values that are no numbers: the file is "
+                    "damaged, or its training diverged. Take an earlier checkpoint."
+                )
+        return loaded
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save weights, config and this code, with the map by which every Auto class finds its own class."""
         self.config.auto_map = dict(AUTO_MAP)

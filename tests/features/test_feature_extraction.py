@@ -1,6 +1,7 @@
 """MBTFeatureExtractor against independent references, by its laws, and as transformers' users call it."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -322,6 +323,18 @@ def test_bad_input_is_refused_with_the_reason(clips, kwargs, complaint):
         ({"frequency_scale": "linear", "min_frequency": 0.0, "max_frequency": 8000.0}, "Set `feature_size` to 257"),
         ({"mean": 3.0}, "both `mean` and `std`"),
         ({"padding_side": "left"}, "'right'"),
+        *(({"hop_length": value}, "`hop_length` must be a whole number") for value in (0, -5, 1.5, True, "160", None)),
+        *(({"feature_size": value}, "`feature_size` must be a whole number") for value in (0, 10**8)),
+        ({"win_length": 0}, "`win_length` must be a whole number"),
+        ({"n_fft": 2**30}, "`n_fft` must be a whole number"),
+        ({"sampling_rate": 0}, "`sampling_rate` must be a whole number"),
+        ({"mean": 0.0, "std": 0.0}, "`std` must be above 0"),
+        ({"mean": [0.0] * 64, "std": [1.0] * 63 + [0.0]}, "`std` must be above 0"),
+        ({"mean": [0.0] * 3, "std": 1.0}, "one for each of 64 features"),
+        *(({"mean": value, "std": 1.0}, "must be numbers") for value in (math.nan, "loud", [math.inf] * 64)),
+        *(({"power_floor": value}, "must be numbers") for value in (0, math.nan, -1.0)),
+        ({"max_frequency": math.nan}, "must be numbers"),
+        ({"padding_value": math.nan}, "must be numbers"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(settings, complaint):

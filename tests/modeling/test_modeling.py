@@ -4,6 +4,7 @@ Axes: B clips, T frames, M mel bins.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -128,11 +129,32 @@ def test_features_of_another_size_are_refused_with_the_size_that_fits():
         {"pooling_mode": "mean", "pooling_cosines": 1},
         {"pooling_mode": "statistics", "pooling_cosines": -1},
         {"frame_hidden_sizes": [], "concatenate_local_features": True},
+        {"depths": [10**9, 1, 1, 1]},
+        {"hidden_sizes": [10**6] * 4},
+        {"projector_sizes": [10**9]},
+        {"time_strides": [10**12, 1, 1, 1]},
+        {"embedding_size": 0},
+        {"num_mel_bins": 10**9},
+        {"num_labels": 10**7},
+        {"context_size": 10**8},
+        {"pooling_mode": "statistics", "pooling_cosines": 10**9},
+        {"redundancy_loss_weight": math.nan},
+        {"verification_threshold": math.inf},
     ],
 )
 def test_a_config_that_makes_no_encoder_is_refused(settings):
     with pytest.raises(Exception, match=r".+"):
         MBTConfig(**settings)
+
+
+def test_weights_that_are_no_numbers_are_refused_when_they_are_opened(tmp_path):
+    for value in (math.nan, math.inf):
+        model = MBTModel(MBTConfig(**TINY))
+        model.state_dict()["encoder.layers.0.normalization.running_mean"][1] = value
+        model.save_pretrained(tmp_path)
+        for model_class in (MBTModel, MBTForSequenceClassification):
+            with pytest.raises(ValueError, match=r"encoder\.layers\.0\.normalization\.running_mean .* no numbers"):
+                model_class.from_pretrained(tmp_path)
 
 
 def test_an_unknown_objective_is_refused_when_the_model_is_built():
