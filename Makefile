@@ -17,13 +17,13 @@ help:
 	@echo "make bench  measure objectives and features against what people would use instead"
 
 demo: $(READY)
-	$(BIN)/python -m mbt_speech.experiments.demo
+	$(BIN)/mbt demo
 
 ablation: $(READY)
-	$(BIN)/python -m mbt_speech.experiments.ablation recipes/ablations/$(NAME).yaml
+	$(BIN)/mbt ablation recipes/ablations/$(NAME).yaml
 
 report: $(READY)
-	$(BIN)/python -m mbt_speech.reports.report
+	$(BIN)/mbt report
 
 test: $(READY) $(CONFORMANCE)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -7,8 +7,6 @@
 Axes: N clips, H features of a representation, K classes.
 """
 
-import sys
-
 from mbt_speech.arguments import CONTROLS, FinetuneArguments
 from mbt_speech.command_line import parse_arguments, parse_overrides
 
@@ -22,7 +20,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from feature_extraction import BadAudioError, MBTAugmentation
+from feature_extraction import MBTAugmentation
 from mbt_speech.data.label_fractions import select_label_fraction
 from mbt_speech.data.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
 from mbt_speech.data.sources import source
@@ -36,10 +34,10 @@ from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
 from mbt_speech.reports.results import Results, Run
-from mbt_speech.training.checkpoints import CheckpointError
 from mbt_speech.training.fine_tuning import FullTraining
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
+from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
@@ -174,7 +172,5 @@ def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
 
 if __name__ == "__main__":
     start_cpu_processes()
-    try:
+    with explain_user_errors():
         main()
-    except (BadAudioError, CheckpointError, FloatingPointError) as error:  # what to do, without a page of traceback
-        sys.exit(f"{error}")

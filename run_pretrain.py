@@ -6,8 +6,6 @@
 Axes: B crops, S samples, T frames, M mel bins, D latents.
 """
 
-import sys
-
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.command_line import parse_arguments, parse_overrides
 
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from feature_extraction import BadAudioError, MBTAugmentation, MBTFeatureExtractor
+from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.data.crop_batches import CropBatches
 from mbt_speech.data.sources import source
 from mbt_speech.data.step_sampler import derive_seed
@@ -30,13 +28,13 @@ from mbt_speech.probing.online_probe import OnlineProbe
 from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
-from mbt_speech.training.checkpoints import CheckpointError
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
 from mbt_speech.training.run_log import read_log
 from mbt_speech.training.sparsity import SparseTraining, encoder_cost
+from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 
@@ -224,7 +222,5 @@ def save_run(
 
 if __name__ == "__main__":
     start_cpu_processes()
-    try:
+    with explain_user_errors():
         main()
-    except (BadAudioError, CheckpointError, FloatingPointError) as error:  # what to do, without a page of traceback
-        sys.exit(f"{error}")

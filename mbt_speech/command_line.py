@@ -1,6 +1,7 @@
 """The words of a command line to a script's arguments: a YAML recipe first, then what overrides it."""
 
 import difflib
+import importlib.util
 import json
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .arguments import RunArguments
+from .user_errors import DEBUG, DEBUG_HELP, missing
 
 RECIPE_NAME = "recipe.yaml"
 
@@ -28,9 +30,12 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
     A mistake ends the process with a sentence that names the nearest right argument.
     """
     parser = HfArgumentParser([arguments_class], allow_abbrev=False)  # pyright: ignore[reportArgumentType]
+    parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
     words = list(sys.argv[1:] if argv is None else argv)
     names = [f.name for f in fields(arguments_class)]
     try:
+        if importlib.util.find_spec("accelerate") is None:
+            raise ValueError(missing(parser.prog, "accelerate", "train"))
         if words and words[0].endswith((".yaml", ".yml")):
             recipe = read_recipe(words.pop(0), names)
             for action in parser._actions:

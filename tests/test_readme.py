@@ -10,6 +10,7 @@ import soundfile as sf
 import run_finetune
 import run_pretrain
 from feature_extraction import MBTFeatureExtractor
+from mbt_speech.__main__ import parse_args
 from mbt_speech.command_line import parse_arguments
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
 from tests.support.sounds import SAMPLING_RATE, chirp
@@ -48,3 +49,10 @@ def test_every_command_has_arguments_that_exist(script, arguments_class, monkeyp
     for command in commands:
         args = parse_arguments(arguments_class, shlex.split(command, comments=True))
         assert args.output_dir
+
+
+def test_every_use_of_the_command_has_arguments_that_exist():
+    commands = re.findall(r"^(?:`|.*? `)?mbt ([a-z]+ .+?)(?:`|$)", README, flags=re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        assert parse_args(shlex.split(command, comments=True)).main

@@ -1,16 +1,15 @@
-"""Public sets as they are unpacked -> a folder that `--train_dir` takes: labels and parts in a metadata file.
+"""Describe a public data set, as it is unpacked, by a metadata file that `--train_dir` takes: labels and splits.
 
-    python -m mbt_speech.corpora.public_sets speech_commands data/speech_commands_v0.02 --output_dir data/commands_35
+    mbt prepare speech_commands data/speech_commands_v0.02 --output_dir data/commands_35
 
 The recordings stay where they are; `docs/datasets.md` says where each set comes from and what it must look like.
 """
 
-import argparse
 import csv
 import json
 import os
 import re
-import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -34,23 +33,28 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # of the speakers, where a set names no
 BLOCK_SHARE = 0.1  # of a speaker's clips, for validation and for the test each
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Describe a set."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", choices=SETS, help="which set")
-    parser.add_argument("folder", type=Path, help="where it was unpacked")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("folder", type=Path, help="where the set was unpacked")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the metadata file: the --train_dir")
     parser.add_argument("--test_dir", type=Path, help="speech_commands_12: where its own test set was unpacked")
-    args = parser.parse_args(argv)
-    if (args.test_dir is not None) != (args.name == "speech_commands_12"):
-        parser.error("--test_dir belongs to speech_commands_12, which needs it.")
+
+
+def main(args: Namespace) -> None:
+    """Describes a set."""
+    if (args.test_dir is not None) != (args.set == "speech_commands_12"):
+        raise ValueError("--test_dir belongs to speech_commands_12, which needs it.")
     folders = [args.folder] if args.test_dir is None else [args.folder, args.test_dir, args.output_dir]
     try:
-        rows = SETS[args.name](*folders)
+        rows = READERS[args.set](*folders)
     except (OSError, ValueError, LookupError) as error:
-        sys.exit(f"{args.folder} is not laid out as docs/datasets.md says of {args.name}: {error!r}.")
+        raise ValueError(
+            f"{args.folder} is not laid out as docs/datasets.md says of {args.set}: {error!r}."
+        ) from error
     if not rows:
-        sys.exit(f"{args.folder} holds no recordings of {args.name}: name the folder that docs/datasets.md shows.")
+        raise ValueError(
+            f"{args.folder} holds no recordings of {args.set}: name the folder that docs/datasets.md shows."
+        )
     print(f"{len(rows)} recordings: {write_metadata(args.output_dir, rows)}")
 
 
@@ -189,7 +193,7 @@ def ravdess(folder: Path) -> Rows:
     return _split_by_speaker(rows, "split")
 
 
-SETS: dict[str, Callable[..., Rows]] = {
+READERS: dict[str, Callable[..., Rows]] = {
     "crema_d": crema_d,
     "five_leaders": five_leaders,
     "librispeech": librispeech,
@@ -249,7 +253,3 @@ def _split_by_speaker(rows: Rows, column: str) -> Rows:
         if place < num_test + num_validation:
             parts[speakers[number]] = "test" if place < num_test else "validation"
     return [{**row, column: parts[row["speaker"]]} for row in rows]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,15 @@
-"""Ablations: pre-train over a grid of arguments, fit linear heads on every encoder, and draw accuracy over the grid.
+"""Pre-train over a grid of arguments, fit linear heads on every encoder, and draw accuracy over the grid.
 
-    python -m mbt_speech.experiments.ablation recipes/ablations/density.yaml
+    mbt ablation recipes/ablations/density.yaml
 
 `runs/ablations/<name>` then holds an encoder for each cell of the grid, `results.csv`, `results.md` and
 `accuracy.png`. What is done is not done again: a second call goes on where the first one stopped.
 """
 
-import argparse
 import hashlib
 import itertools
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,12 +74,14 @@ class Ablation:
         )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run an ablation."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("recipe", type=Path, help="a YAML file of recipes/ablations")
     parser.add_argument("--output_dir", type=Path, help="by default runs/ablations/NAME")
-    args = parser.parse_args(argv)
+
+
+def main(args: Namespace) -> None:
+    """Runs an ablation."""
     ablation = read_ablation(args.recipe)
     output_dir = args.output_dir or OUTPUT_DIR / args.recipe.stem
     encoders = {}
@@ -99,11 +101,11 @@ def read_ablation(path: Path) -> Ablation:
 
     Raises:
         ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
+        FileNotFoundError: It is not there.
     """
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
-        return Ablation(**recipe)
-    except TypeError as error:
+        return Ablation(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (TypeError, yaml.YAMLError) as error:
         raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
 
 
@@ -222,7 +224,3 @@ def report(ablation: Ablation, results: pd.DataFrame, output_dir: Path) -> None:
     print(f"\n{text}")
     draw_curves(output_dir / "accuracy.png", results, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
     print(f"\nEverything is in {output_dir}.")
-
-
-if __name__ == "__main__":
-    main()

@@ -21,7 +21,18 @@ def finetune(*words: str, output_dir: Path) -> None:
 
 
 def run(*words: str) -> None:
-    """Show a command and run it; its failure ends this one."""
-    shown = shlex.join(["python", *words]).replace("python -m accelerate.commands.launch", "accelerate launch")
+    """Shows a command and runs it.
+
+    Raises:
+        ValueError: The scripts are not here.
+        CalledProcessError: The command fails.
+    """
+    if not Path("run_pretrain.py").is_file():
+        raise ValueError(
+            "`mbt demo` and `mbt ablation` run the scripts and recipes of a clone: call them in its folder."
+        )
+    shown = shlex.join(["python", *words])
+    for program, module in {"accelerate launch": "accelerate.commands.launch", "mbt": "mbt_speech"}.items():
+        shown = shown.replace(f"python -m {module} ", f"{program} ")
     print(f"\n$ {shown}", flush=True)
     subprocess.run([sys.executable, *words], check=True)

@@ -1,9 +1,10 @@
-"""The demo: the built-in synthetic corpus, both objectives, three tasks, three controls; by the scripts' own commands.
+"""Pre-train and fine-tune on synthetic speech: both objectives, three tasks, three controls, by the scripts' commands.
 
-Run as `python -m mbt_speech.experiments.demo`; `runs/demo` then holds checkpoints, results.csv and pictures.
+`runs/demo` then holds checkpoints, results.csv and pictures.
 """
 
 import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,14 @@ METHOD_NAMES = {
 }
 
 
-def main() -> None:
-    """Run every step, then draw and print what came out."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments: there are none."""
+
+
+def main(args: Namespace) -> None:
+    """Runs every step, then draws and prints what came out."""
     start = time.perf_counter()
-    run("-m", "mbt_speech.corpora.synthetic.corpus", "--size", "small")
+    run("-m", "mbt_speech", "prepare", "synthetic", "--size", "small")
     for objective in OBJECTIVES:
         pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
@@ -86,7 +91,3 @@ def to_markdown(results: pd.DataFrame) -> str:
             cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""A checkpoint as one ONNX file that hears waveforms, front end included, for runtimes without PyTorch.
+"""Write a checkpoint as one ONNX file that takes waveforms, front end included, for runtimes without PyTorch.
 
-    python -m mbt_speech.inference.export runs/mine --output mine.onnx
+    mbt export runs/mine --output mine.onnx
 
 The file takes `input_values` (B, S), a batch of clips of one length at the extractor's sampling rate, and gives
 `logits` (B, K) of a fine-tuned checkpoint, or `pooler_output` (B, H) and `last_hidden_state` (B, T', H) of a
@@ -10,13 +10,10 @@ Axes: B clips, S samples, T frames, F bins of the Fourier transform, M mel bins,
 K classes.
 """
 
-import argparse
-import importlib
 import json
 import tempfile
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,10 +22,12 @@ from torch import Tensor, nn
 
 from feature_extraction import MBTFeatureExtractor
 from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
+from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 from .frame_encoder import open_checkpoint
 
+EXTRA, PURPOSE = "export", "Export"
 EXAMPLE_SHAPE = (2, 8000)  # any two sizes above one: both axes stay free
 QUANTIZED_OPERATORS = ["Conv", "MatMul"]
 
@@ -94,7 +93,7 @@ def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = Fa
     Raises:
         ImportError: The `export` extra is not installed.
     """
-    require("onnxscript")
+    require("onnxscript", EXTRA, PURPOSE)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     example = torch.randn(EXAMPLE_SHAPE, generator=torch.Generator().manual_seed(0))
@@ -130,7 +129,7 @@ def open_onnx(path: str | Path, *, num_threads: int = 0) -> Any:
     Raises:
         ImportError: The `export` extra is not installed.
     """
-    onnxruntime = require("onnxruntime")
+    onnxruntime = require("onnxruntime", EXTRA, PURPOSE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -144,23 +143,16 @@ def largest_difference(model: WaveformModel, session: Any, waveforms: Tensor) ->
     return max(float(np.abs(a.numpy() - b).max()) for a, b in zip(expected, outputs, strict=True))
 
 
-def require(module: str) -> ModuleType:
-    """Import a module of the `export` extra, or say how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        message = f'Export needs {module}, which is not installed: `pip install "mbt-speech[export]"`.'
-        raise ImportError(message) from error
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Export from the command line, and say what the file takes, gives, weighs, and by how much it differs."""
-    parser = argparse.ArgumentParser(description="Write an MBT checkpoint as ONNX, front end included.")
-    parser.add_argument("model_folder", help="what from_pretrained opens")
-    parser.add_argument("--output", default="model.onnx")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("model_name_or_path", help="a folder, or a name on the Hub")
+    parser.add_argument("--output", default="model.onnx", help="file to write (default: model.onnx)")
     parser.add_argument("--quantize", action="store_true", help="8-bit weights: about a quarter of the size")
-    args = parser.parse_args(arguments)
-    model = WaveformModel.from_pretrained(args.model_folder)
+
+
+def main(args: Namespace) -> None:
+    """Exports, and says what the file takes, gives, weighs, and by how much it differs."""
+    model = WaveformModel.from_pretrained(args.model_name_or_path)
     export_onnx(model, args.output, quantize=args.quantize)
     extractor = model.front_end.extractor
     noise = 0.1 * torch.randn(3, extractor.sampling_rate, generator=torch.Generator().manual_seed(0))
@@ -185,7 +177,8 @@ def _quantize(workplace: Path, output: Path) -> None:
 
     Weights are unsigned: onnxruntime's signed 8-bit convolutions take twice as long on x86.
     """
-    quantization, onnx = require("onnxruntime.quantization"), require("onnx")
+    quantization = require("onnxruntime.quantization", EXTRA, PURPOSE)
+    onnx = require("onnx", EXTRA, PURPOSE)
     quantization.quant_pre_process(
         workplace / "float32.onnx", workplace / "shapes.onnx", skip_optimization=True, skip_symbolic_shape=True
     )
@@ -202,7 +195,3 @@ def _quantize(workplace: Path, output: Path) -> None:
 def _module_path(node: Any) -> str:
     """Where in the PyTorch model a node of the graph comes from, as the exporter noted it."""
     return next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")
-
-
-if __name__ == "__main__":
-    main()

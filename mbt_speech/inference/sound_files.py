@@ -1,4 +1,4 @@
-"""Embeddings and predictions of sound files, batch by batch: what `python -m mbt_speech` is made of.
+"""Embeddings and predictions of sound files, batch by batch: what `mbt embed`, `predict` and `verify` share.
 
 It takes no more than opening a checkpoint does: neither `datasets` nor torchaudio nor FFmpeg.
 
@@ -6,8 +6,8 @@ Axes: N recordings, B recordings of a batch, H features of a representation, K c
 """
 
 import csv
-import importlib
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,45 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from feature_extraction import BadAudioError, MBTFeatureExtractor, to_waveform
 from feature_extraction.sound_sources import AUDIO_SUFFIXES
+from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 Rows = list[dict[str, Any]]
+
+
+def add_shared_arguments(parser: ArgumentParser) -> None:
+    """Adds what the commands that open a checkpoint have in common."""
+    parser.add_argument("model_name_or_path", help="a folder, or a name on the Hub")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--batch_size", type=int, default=16, help="recordings computed at a time (default: 16)")
+    parser.add_argument(
+        "--max_length_seconds", type=float, default=20.0, help="longer recordings are cut to this (default: 20)"
+    )
+    parser.add_argument(
+        "--on_bad_audio", choices=["raise", "skip"], default="raise", help="stop (the default), or leave the file out"
+    )
+
+
+def add_recordings(parser: ArgumentParser) -> None:
+    """Adds the argument that names recordings."""
+    parser.add_argument("recordings", nargs="+", help="sound files, and folders of them")
+
+
+def open_recognizer(args: Namespace, *model_class: type[PreTrainedModel]) -> "Recognizer":
+    """Opens the checkpoint that `add_shared_arguments` asked for."""
+    logging.disable_progress_bar()  # of loading the weights
+    return Recognizer(
+        args.model_name_or_path,
+        *model_class,
+        device=args.device,
+        batch_size=args.batch_size,
+        max_length_seconds=args.max_length_seconds,
+        on_bad_audio=args.on_bad_audio,
+    )
 
 
 def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
@@ -123,7 +156,8 @@ def write_table(path: Path, rows: Rows) -> None:
     """Write rows of one kind to a .csv or .parquet file.
 
     Raises:
-        ValueError: The name ends otherwise, or pandas is not there for parquet.
+        ValueError: The name ends otherwise.
+        ImportError: pandas is not installed, which parquet takes.
     """
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -131,9 +165,7 @@ def write_table(path: Path, rows: Rows) -> None:
             writer.writeheader()
             writer.writerows(rows)
     elif path.suffix == ".parquet":
-        try:
-            importlib.import_module("pandas").DataFrame(rows).to_parquet(path)
-        except ImportError as error:
-            raise ValueError(f"Parquet takes pandas and pyarrow ({error}): install them, or name a .csv.") from None
+        require("pyarrow", "train", "A .parquet file")
+        require("pandas", "train", "A .parquet file").DataFrame(rows).to_parquet(path)
     else:
         raise ValueError(f"--output {path} must end in .csv or .parquet (or .npz for embeddings).")

@@ -1,16 +1,82 @@
-"""Speaker verification: cosine scores of pairs of recordings, and how well they tell the same voice from another.
+"""Say whether two recordings are of one speaker, by the cosine of their representations.
+
+    mbt verify runs/mine a.wav b.wav
+    mbt verify runs/mine --trials trials.txt --trials_dir recordings --save_threshold
+
+A list of pairs gives the equal error rate, the minimal detection cost and the threshold of equal errors.
 
 Axes: P pairs (trials).
 """
 
+import json
+import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .sound_files import Recognizer, add_shared_arguments, open_recognizer
+
 # Of the VoxCeleb Speaker Recognition Challenge.
 TARGET_PRIOR = 0.05
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_shared_arguments(parser)
+    parser.add_argument("recordings", nargs="*", help="two sound files")
+    parser.add_argument("--threshold", type=float, help="least cosine of one speaker (default: the checkpoint's)")
+    parser.add_argument("--trials", type=Path, help="a list of pairs in VoxCeleb's format instead of two files")
+    parser.add_argument("--trials_dir", type=Path, default=Path(), help="folder that its file names start from")
+    parser.add_argument(
+        "--save_threshold", action="store_true", help="keep the threshold of equal errors in the model"
+    )
+
+
+def main(args: Namespace) -> None:
+    """Prints the cosine of two recordings with a decision, or the error rates of a list of pairs."""
+    if (len(args.recordings) == 2) == (args.trials is not None):
+        raise ValueError("`mbt verify` compares two sound files, or takes --trials.")
+    model = open_recognizer(args)
+    if args.trials is not None:
+        verify_trials(args, model)
+        return
+    files, embeddings = model.embed([Path(recording) for recording in args.recordings])
+    if len(files) < 2:
+        raise ValueError("Both recordings must be readable.")
+    score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
+    threshold = model.model.config.verification_threshold if args.threshold is None else args.threshold
+    result = {
+        "score": score,
+        "threshold": threshold,
+        "same_speaker": None if threshold is None else score >= threshold,
+    }
+    print(json.dumps(result))
+    if threshold is None:
+        print("This checkpoint has no threshold: give --threshold, or find one by --trials.", file=sys.stderr)
+
+
+def verify_trials(args: Namespace, model: Recognizer) -> None:
+    """Scores a list of pairs."""
+    trials = read_trials(args.trials)
+    names = sorted({name for trial in trials for name in (trial.first, trial.second)})
+    files, embeddings = model.embed([args.trials_dir / name for name in names])
+    rows = {file: row for row, file in enumerate(files)}
+    trials = [t for t in trials if args.trials_dir / t.first in rows and args.trials_dir / t.second in rows]
+    first, second = ([rows[args.trials_dir / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
+    scores = cosine_scores(embeddings[first], embeddings[second])
+    rates = error_rates(scores, np.array([trial.same_speaker for trial in trials]))
+    equal_error, threshold = rates.equal_error()
+    result = {"trials": len(trials), "eer": equal_error, "min_dcf": rates.min_detection_cost(), "threshold": threshold}
+    print(json.dumps(result))
+    if args.save_threshold and not Path(args.model_name_or_path).is_dir():
+        raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
+    if args.save_threshold:
+        model.model.config.verification_threshold = threshold
+        model.model.config.save_pretrained(args.model_name_or_path)
+        print(f"The threshold is stored in {args.model_name_or_path}.", file=sys.stderr)
 
 
 class Trial(NamedTuple):

@@ -1,16 +1,15 @@
-"""Everything that lies below `runs`, on one page: tables, pictures, protocol, versions.
+"""Gather everything below `runs` on one page: tables, pictures, protocol, versions.
 
-    python -m mbt_speech.reports.report --runs_dir runs
+    mbt report --runs_dir runs
 
 `runs/report` then holds `report.md` with its `pictures`, and `report.html`, one file that needs no other.
 """
 
-import argparse
 import html
 import os
 import platform
 import shutil
-import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib.metadata import version
@@ -65,16 +64,18 @@ PROTOCOL = """\
   pre-trainings each: ablations that vary `seed` at least three times pair by the seed of pre-training."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write the report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of runs, sweeps and ablations")
     parser.add_argument("--output_dir", type=Path, help="by default runs_dir/report")
-    args = parser.parse_args(argv)
+
+
+def main(args: Namespace) -> None:
+    """Writes the report."""
     output_dir = args.output_dir or args.runs_dir / "report"
     runs = find_runs(args.runs_dir, output_dir)
     if not any(runs.values()):
-        sys.exit(f"There is nothing to report below {args.runs_dir}: `make demo` makes something.")
+        raise ValueError(f"There is nothing to report below {args.runs_dir}: `mbt demo` makes something.")
     gallery = Gallery(output_dir)
     text = "\n\n".join(
         [
@@ -251,7 +252,3 @@ def to_table(lines: list[list[str]]) -> str:
     """Write a Markdown table, of which the first line is the head."""
     rows = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
-
-
-if __name__ == "__main__":
-    main()

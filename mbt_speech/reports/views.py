@@ -1,16 +1,15 @@
-"""Look at a recording as a model hears it, and at pairs of views of it; listen to the distorted waveforms.
+"""Draw the features of a recording, and pairs of views of it; write the distorted waveforms.
 
-    python -m mbt_speech.reports.views speech.wav other.wav --preset strong
-    python -m mbt_speech.reports.views speech.wav --run runs/mine --num_pairs 5
+    mbt show speech.wav other.wav --preset strong
+    mbt show speech.wav --run runs/mine --num_pairs 5
 
 `shown` then holds views.png, crop.wav and, where the waveform is distorted, a wav file for each view.
 
 Axes: B crops, S samples, T frames, M features.
 """
 
-import argparse
 import json
-import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from feature_extraction.augmentation import MBTAugmentation
 from feature_extraction.feature_extraction_mbt import MBTFeatureExtractor
-from feature_extraction.speech import BadAudioError, recording_seconds, to_waveform
+from feature_extraction.speech import recording_seconds, to_waveform
+from mbt_speech.command_line import parse_overrides
 from mbt_speech.presets import SOUNDS
 
 mpl.use("Agg")
@@ -30,9 +30,23 @@ from matplotlib import pyplot as plt
 Pair = tuple[Tensor, Tensor]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Draw and write what the arguments ask for."""
-    args = parse_args(argv)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("file", nargs="+", help="the recording to show, and others to mix it with")
+    parser.add_argument("--preset", choices=sorted(SOUNDS), default="strong", help="features and distortions")
+    parser.add_argument("--run", type=Path, help="folder of a pre-training run, for its features and distortions")
+    parser.add_argument("--augmentation", help="JSON object of MBTAugmentation's arguments instead")
+    parser.add_argument("--start_seconds", type=float, default=0.0, help="where the crop begins")
+    parser.add_argument("--crop_seconds", type=float, help="its length; by default the preset's")
+    parser.add_argument("--num_pairs", type=int, default=3, help="pairs of views")
+    parser.add_argument("--seed", type=int, default=0, help="of the distortions")
+    parser.add_argument("--output_dir", type=Path, default=Path("shown"), help="where pictures and sounds go")
+
+
+def main(args: Namespace) -> None:
+    """Draws and writes what the arguments ask for."""
+    if args.num_pairs < 1:
+        raise ValueError(f"--num_pairs {args.num_pairs} must be at least 1.")
     extractor, augmentation = load_sound(args)
     crops = read_crops(args, extractor.sampling_rate)
     generator = torch.Generator().manual_seed(args.seed)
@@ -53,38 +67,18 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Written to {args.output_dir}: {', '.join(sorted(path.name for path in args.output_dir.iterdir()))}")
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mbt_speech.reports.views", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("file", nargs="+", help="the recording to show, and others to mix it with")
-    parser.add_argument("--preset", choices=sorted(SOUNDS), default="strong", help="features and distortions")
-    parser.add_argument("--run", type=Path, help="folder of a pre-training run, for its features and distortions")
-    parser.add_argument("--augmentation", help="JSON object of MBTAugmentation's arguments instead")
-    parser.add_argument("--start_seconds", type=float, default=0.0, help="where the crop begins")
-    parser.add_argument("--crop_seconds", type=float, help="its length; by default the preset's")
-    parser.add_argument("--num_pairs", type=int, default=3, help="pairs of views")
-    parser.add_argument("--seed", type=int, default=0, help="of the distortions")
-    parser.add_argument("--output_dir", type=Path, default=Path("shown"), help="where pictures and sounds go")
-    args = parser.parse_args(argv)
-    if args.num_pairs < 1:
-        parser.error("--num_pairs must be at least 1.")
-    return args
-
-
-def load_sound(args: argparse.Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
+def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
     """Give the features and distortions of the preset, or of a run."""
     extractor, augmentation = SOUNDS[args.preset].extractor(), SOUNDS[args.preset].augmenter()
     if args.run is not None:
         extractor = MBTFeatureExtractor.from_pretrained(args.run)
         augmentation = MBTAugmentation.from_dict(json.loads((args.run / "augmentation.json").read_text()))
     if args.augmentation is not None:
-        augmentation = MBTAugmentation.from_dict(json.loads(args.augmentation))
+        augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation))
     return extractor, augmentation
 
 
-def read_crops(args: argparse.Namespace, sampling_rate: int) -> Tensor:
+def read_crops(args: Namespace, sampling_rate: int) -> Tensor:
     """Read a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
     seconds = args.crop_seconds or SOUNDS[args.preset].crop_seconds
     starts = [(file, args.start_seconds) for file in args.file]
@@ -107,7 +101,7 @@ def view(
 
 
 def draw(
-    args: argparse.Namespace, extractor: MBTFeatureExtractor, crop: Tensor, features: Tensor, views: list[list[Tensor]]
+    args: Namespace, extractor: MBTFeatureExtractor, crop: Tensor, features: Tensor, views: list[list[Tensor]]
 ) -> None:
     """Draw the crop's waveform and features, and below them the pairs of views, with one colour scale."""
     figure, axes = plt.subplots(1 + len(views), 2, figsize=(10, 2.4 * (1 + len(views))), layout="constrained")
@@ -125,10 +119,3 @@ def draw(
     figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalised log power")
     figure.savefig(args.output_dir / "views.png", dpi=110)
     plt.close(figure)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BadAudioError as error:
-        sys.exit(f"{error}")

@@ -19,7 +19,7 @@ PROGRESS_NAME = "progress.json"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
-class CheckpointError(Exception):
+class CheckpointError(ValueError):
     """A checkpoint cannot be written or read; the message says what to do."""
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from mbt_speech.user_errors import require
+
 LARS_MOMENTUM = 0.9
 # The learning rates of the original: 0.2 for weights, 0.0048 for biases and norms (arXiv 2103.03230, section 2.2).
 LARS_BIAS_SHARE = 0.0048 / 0.2
@@ -23,7 +25,7 @@ def create_optimizer(
     Each layer of the encoder learns `layerwise_lr_decay` times as fast as the one above it.
 
     Raises:
-        ModuleNotFoundError: LARS is asked for without its package.
+        ImportError: LARS is asked for without its package.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     depths = layer_depths(model)
@@ -36,13 +38,7 @@ def create_optimizer(
     listed = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
     if optim == "adamw_torch":
         return torch.optim.AdamW(listed, lr=learning_rate)
-    try:
-        from pytorch_optimizer import LARS
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "--optim lars takes the package pytorch-optimizer: pip install 'mbt-speech[lars]'."
-        ) from None
-    return LARS(listed, lr=learning_rate, momentum=LARS_MOMENTUM)
+    return require("pytorch_optimizer", "lars", "--optim lars").LARS(listed, lr=learning_rate, momentum=LARS_MOMENTUM)
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:

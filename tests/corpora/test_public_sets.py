@@ -11,6 +11,7 @@ import soundfile as sf
 import run_finetune
 import run_pretrain
 from feature_extraction.speech import to_waveform
+from mbt_speech.__main__ import main
 from mbt_speech.arguments import FinetuneArguments, PretrainArguments
 from mbt_speech.command_line import parse_arguments
 from mbt_speech.corpora import public_sets
@@ -30,7 +31,7 @@ def speak(path: Path, hertz: float = 150.0, seconds: float = 0.4, seed: int = 0,
 
 
 def describe(name: str, folder: Path, output_dir: Path, *words: str) -> list[dict]:
-    public_sets.main([name, str(folder), "--output_dir", str(output_dir), *words])
+    main(["prepare", name, str(folder), "--output_dir", str(output_dir), *words])
     path = next(output_dir.glob("metadata.*"))
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -212,14 +213,16 @@ def test_phones_of_timit_are_folded_and_its_nist_files_are_read(tmp_path):
     assert 61 - 1 - len(FOLDING) + len({"sil"}) == 39
 
 
-def test_a_folder_of_another_layout_is_refused_with_a_sentence(speech_folder, tmp_path):
-    for name in sorted(set(public_sets.SETS) - {"speech_commands_12"}):
+def test_a_folder_of_another_layout_is_refused_with_a_sentence(speech_folder, tmp_path, capsys):
+    for name in sorted(set(public_sets.READERS) - {"speech_commands_12"}):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(SystemExit, match=r"docs/datasets\.md"):
-            public_sets.main([name, str(tmp_path / "empty"), "--output_dir", str(tmp_path / "described")])
+        with pytest.raises(SystemExit):
+            main(["prepare", name, str(tmp_path / "empty"), "--output_dir", str(tmp_path / "described")])
+        assert "docs/datasets.md" in capsys.readouterr().err
     assert not (tmp_path / "described").exists()
     with pytest.raises(SystemExit):
-        public_sets.main(["speech_commands_12", str(speech_folder), "--output_dir", str(tmp_path)])
+        main(["prepare", "speech_commands_12", str(speech_folder), "--output_dir", str(tmp_path)])
+    assert "--test_dir" in capsys.readouterr().err
 
 
 def test_every_recipe_holds_arguments_of_its_script():

@@ -9,6 +9,7 @@ from PIL import Image
 
 import run_finetune
 import run_pretrain
+from mbt_speech.__main__ import main
 from mbt_speech.command_line import parse_arguments
 from mbt_speech.experiments import ablation
 
@@ -92,9 +93,9 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
 
     monkeypatch.setattr(ablation, "pretrain", in_process(run_pretrain))
     monkeypatch.setattr(ablation, "finetune", in_process(run_finetune))
-    ablation.main([str(path), "--output_dir", str(tmp_path / "out")])
+    main(["ablation", str(path), "--output_dir", str(tmp_path / "out")])
     assert len(trained) == 5 + 1
-    ablation.main([str(path), "--output_dir", str(tmp_path / "out")])
+    main(["ablation", str(path), "--output_dir", str(tmp_path / "out")])
     assert len(trained) == 5 + 1 + 1
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     assert len(results) == (5 + 1) * 2

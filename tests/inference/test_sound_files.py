@@ -1,4 +1,4 @@
-"""`python -m mbt_speech` on files and folders."""
+"""`mbt embed`, `predict` and `verify` on files and folders."""
 
 import csv
 import json
@@ -120,8 +120,9 @@ def test_bad_recordings_stop_or_are_left_out_by_name(encoder, tmp_path, capsys):
     sf.write(tmp_path / "good.wav", chirp(0.6, 150, 0), SAMPLING_RATE)
     (tmp_path / "bad.wav").write_text("no sound")
     words = ["embed", str(encoder), str(tmp_path), "--output", str(tmp_path / "e.npz")]
-    with pytest.raises(SystemExit, match=r"bad\.wav"):
+    with pytest.raises(SystemExit):
         main(words)
+    assert "bad.wav" in capsys.readouterr().err
     main([*words, "--on_bad_audio", "skip"])
     assert "bad.wav" in capsys.readouterr().err
     with np.load(tmp_path / "e.npz") as saved:
@@ -135,10 +136,11 @@ def test_bad_recordings_stop_or_are_left_out_by_name(encoder, tmp_path, capsys):
         (["embed", "{model}", "{file}", "--output", "e.txt"], "must end in .csv or .parquet"),
     ],
 )
-def test_mistakes_are_answered_in_a_sentence(encoder, speech_folder, tmp_path, words, message):
+def test_mistakes_are_answered_in_a_sentence(encoder, speech_folder, tmp_path, capsys, words, message):
     values = {"model": encoder, "empty": tmp_path, "file": speech_folder / "low" / "00.wav"}
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit):
         main([word.format(**values) for word in words])
+    assert message in capsys.readouterr().err
 
 
 def test_verify_takes_two_files_or_a_list(encoder, capsys):

@@ -10,6 +10,7 @@ from PIL import Image
 
 import run_finetune
 import run_pretrain
+from mbt_speech.__main__ import main
 from mbt_speech.reports import report
 
 
@@ -58,7 +59,7 @@ def runs(speech_folder, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_report_gathers_all_runs_on_a_page_that_needs_no_other_file(runs, tmp_path):
-    report.main(["--runs_dir", str(runs), "--output_dir", str(tmp_path / "report")])
+    main(["report", "--runs_dir", str(runs), "--output_dir", str(tmp_path / "report")])
     markdown = (tmp_path / "report" / "report.md").read_text()
     page = Page((tmp_path / "report" / "report.html").read_text())
     assert page.open == []
@@ -84,7 +85,7 @@ def test_a_report_gathers_all_runs_on_a_page_that_needs_no_other_file(runs, tmp_
 @pytest.mark.slow
 def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
     for _ in range(2):
-        report.main(["--runs_dir", str(runs)])
+        main(["report", "--runs_dir", str(runs)])
     pictures = list((runs / "report" / "pictures").iterdir())
     assert len(pictures) == (runs / "report" / "report.md").read_text().count("](pictures/")
 
@@ -102,6 +103,7 @@ def test_sweeps_of_one_task_share_columns_unless_they_share_a_method():
     ]
 
 
-def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="nothing to report"):
-        report.main(["--runs_dir", str(tmp_path)])
+def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["report", "--runs_dir", str(tmp_path)])
+    assert "nothing to report" in capsys.readouterr().err

@@ -1,16 +1,17 @@
-"""The built-in corpus: synthetic speech, made at run time, for the demo and the tests.
+"""Build the corpus of synthetic speech, which the demo and the tests use, and say what is in it.
+
+    mbt prepare synthetic --size small --output_dir data/synthetic
 
 `load_corpus("small")` gives a `DatasetDict` of two parts: `unlabelled`, sentences for pre-training; and `labelled`,
 the 35 words of Speech Commands by *other* speakers in one-second clips, with labels. The speech comes from espeak-ng
 and passes through synthetic rooms, microphones and noise: results on it rank methods and say nothing of real voices.
 """
 
-import argparse
 import csv
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import datasets.config
 from datasets import ClassLabel, Dataset, DatasetDict
 from tqdm.auto import tqdm
+
+from mbt_speech.user_errors import require
 
 from .build import build_corpus
 from .degradation import SAMPLING_RATE
@@ -90,13 +93,15 @@ def corpus_summary(corpus: DatasetDict) -> str:
     return "\n".join(["synthetic speech (espeak-ng), 16 kHz mono", *parts, f"labels: {classes}"])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the corpus from the command line, and export it where asked to."""
-    parser = argparse.ArgumentParser(description="Build the synthetic speech corpus and say what is in it.")
-    parser.add_argument("--size", choices=list(SIZES), default="small")
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="how much (default: small)")
     parser.add_argument("--output_dir", help="write the corpus there too, as wav files with metadata.csv")
-    parser.add_argument("--num_proc", type=int, help="helper processes at once (default: one per CPU)")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--num_proc", type=int, help="helper processes at once (default: one for each CPU)")
+
+
+def main(args: Namespace) -> None:
+    """Builds the corpus, and exports it where asked to."""
     corpus = load_corpus(args.size, num_proc=args.num_proc)
     print(corpus_summary(corpus))
     if args.output_dir:
@@ -105,12 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _find_espeak() -> tuple[Path, Path, str]:
     """Return espeak-ng's shared library, its data folder and the version of the package that brings them."""
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise ImportError(
-            'The built-in corpus is spoken by espeak-ng, which is not installed: `pip install "mbt-speech[demo]"`.'
-        ) from error
+    espeakng_loader = require("espeakng_loader", "demo", "The corpus of synthetic speech")
     return (
         Path(espeakng_loader.get_library_path()),
         Path(espeakng_loader.get_data_path()),
@@ -141,7 +141,3 @@ def _as_string(value: Any, feature: object) -> str:
 def _hours(dataset: Dataset) -> float:
     num_bytes = sum(len(audio["bytes"]) - WAV_HEADER_BYTES for audio in dataset["audio"])
     return num_bytes / BYTES_PER_SAMPLE / SAMPLING_RATE / 3600
-
-
-if __name__ == "__main__":
-    main()

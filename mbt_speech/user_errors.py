@@ -1,0 +1,62 @@
+"""What a user can cause, said in one sentence on stderr; a traceback is for what only a bug of ours can cause."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+DEBUG = "--debug"
+DEBUG_HELP = "show the traceback of an error"
+EXIT_CODE = 2
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, subprocess.CalledProcessError)
+
+
+@contextmanager
+def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
+    """Ends the process with exit code 2 and a sentence where a user's mistake would end it with a traceback.
+
+    Args:
+        words: The command line, by default the process's; with `--debug` in it, errors pass.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if DEBUG in (sys.argv if words is None else words):
+            raise
+        print(as_sentence(error), file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+def as_sentence(error: BaseException) -> str:
+    """Returns what an error says, without codes and types."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"The command above ended with exit code {error.returncode}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+def require(module: str, extra: str | None, purpose: str) -> ModuleType:
+    """Imports a module that a plain installation may lack.
+
+    Args:
+        module: Its full name.
+        extra: The extra that brings the module, or what it imports; None for what is always there.
+        purpose: What needs it: the subject of the error's sentence.
+
+    Raises:
+        ImportError: It is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        raise ImportError(missing(purpose, error.name or module, extra)) from error
+
+
+def missing(purpose: str, module: str, extra: str) -> str:
+    """Returns the sentence that says how to install what is missing."""
+    return f'{purpose} needs {module}, which is not installed: pip install "mbt-speech[{extra}]".'
