@@ -49,6 +49,7 @@ def vicreg_loss(
         unbiased = len(z) / (len(z) - 1)
         hinge = (1 - (unbiased * variance + 1e-4).sqrt()).relu().mean()
         covariance = unbiased**2 * covariance / z.shape[1]
+        covariance = covariance.masked_fill(covariance.isnan(), math.inf)  # squares beyond float32: inf - inf
         spread = spread + variance_weight * hinge / 2 + covariance_weight * covariance
     attraction = invariance_weight * (z_a - z_b).square().mean()
     return ObjectiveOutput(attraction + spread, attraction, spread)

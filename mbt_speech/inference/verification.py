@@ -105,9 +105,11 @@ class ErrorRates(NamedTuple):
         step = gap[after] - gap[before]
         share = 0.0 if step == 0 else -gap[before] / step
         rate = self.false_rejections[before] + share * (self.false_rejections[after] - self.false_rejections[before])
-        finite = self.thresholds[[before, after]]
-        threshold = finite[1] if not np.isfinite(finite).all() else finite[0] + share * (finite[1] - finite[0])
-        return float(rate), float(threshold)
+        # Every threshold down to the next lower score gives the same rates: the middle is safest for other recordings.
+        middles = self.thresholds.copy()
+        middles[1:-1] = (self.thresholds[:-2] + self.thresholds[1:-1]) / 2
+        middles[-1] = self.thresholds[-2]  # beyond all scores
+        return float(rate), float(middles[before] + share * (middles[after] - middles[before]))
 
     def min_detection_cost(self, target_prior: float = TARGET_PRIOR) -> float:
         """Give the least detection cost, with costs of 1, relative to that of always giving the same answer.

@@ -61,3 +61,8 @@ def test_pairs_of_one_kind_and_lines_of_another_form_are_refused(tmp_path):
 def test_the_cosine_forgets_length_and_a_zero_scores_zero():
     first, second = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]), np.array([[6.0, 8.0], [-2.0, 0.0], [1.0, 1.0]])
     np.testing.assert_allclose(cosine_scores(first, second), [1, -1, 0])
+
+
+def test_the_threshold_lies_in_the_middle_of_a_gap():
+    rates = error_rates(np.array([0.9, 0.8, 0.2, 0.1]), np.array([1, 1, 0, 0]))
+    assert rates.equal_error() == (0.0, pytest.approx(0.5))

@@ -613,3 +613,14 @@ def test_the_settings_of_every_objective_are_accepted(name):
     for changed in hyper_parameters.get(name, {}):
         kwargs = hyper_parameters[name]
         assert compute_objective(name, z_a, z_b, objective_kwargs=kwargs).loss != by_name(name)(z_a, z_b).loss, changed
+
+
+@pytest.mark.parametrize("name", CLIP_OBJECTIVES)
+@pytest.mark.parametrize("shape", [(8, 16), (64, 8)])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e10, 1e20, 1e30])
+def test_a_loss_of_huge_latents_may_be_infinite_and_is_never_nan(name, shape, scale):
+    if name == "wmse" and shape == (8, 16):
+        shape = (32, 16)
+    generator = torch.Generator().manual_seed(0)
+    z_a, z_b = scale * torch.randn(2, *shape, generator=generator)
+    assert not compute_objective(name, z_a, z_b).loss.isnan()
