@@ -33,6 +33,10 @@ class RunArguments:
     audio_column_name: str | None = field(
         default=None, metadata={"help": "The column that holds the audio; found by itself where there is only one."}
     )
+    allow_outside_paths: bool = field(
+        default=False,
+        metadata={"help": "Let metadata files name recordings outside of their own folder; only if you trust them."},
+    )
     on_bad_audio: str = field(
         default="raise",
         metadata={"help": "What to do with a file that cannot be read: stop, or skip it and list it in bad_audio.txt.",

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-def scan_folder(folder: str | os.PathLike) -> DatasetDict:
+def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False) -> DatasetDict:
     """Return the sound files below a folder, sorted by path, with their labels, in parts if it has parts.
 
     Folders and files whose names start with a dot are passed over. Without metadata, ``label`` is the name of the
@@ -38,9 +38,14 @@ def scan_folder(folder: str | os.PathLike) -> DatasetDict:
     it does not list are left out, with a warning, and files that it lists but that are missing stay in: reading them
     gives the `BadAudioError` that says so.
 
+    Args:
+        folder: the folder.
+        allow_outside_paths: whether metadata may name files outside of their own folder; of somebody else's metadata
+            that would be any file of this machine.
+
     Raises:
         ValueError: when the folder is missing or holds no recordings, when recordings lie beside the parts' folders,
-            or when a metadata file cannot be read or has no ``file_name``.
+            or when a metadata file cannot be read, has no ``file_name`` or names a file that it may not.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -48,7 +53,9 @@ def scan_folder(folder: str | os.PathLike) -> DatasetDict:
     paths = sorted(_walk(root))
     metadata_files = [path for path in paths if path.name.lower() in METADATA_NAMES]
     recordings = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
-    columns = _read_metadata(metadata_files, recordings) if metadata_files else {"audio": [str(p) for p in recordings]}
+    columns: dict[str, list[Any]] = {"audio": [str(path) for path in recordings]}
+    if metadata_files:
+        columns = _read_metadata(metadata_files, recordings, allow_outside_paths)
     if not columns.get("audio"):
         raise ValueError(
             f"{root} holds no recordings: looked for {' '.join(AUDIO_SUFFIXES)} and for metadata.csv. A folder of "
@@ -111,7 +118,9 @@ def _as_dataset(columns: dict[str, list[Any]], root: Path) -> Dataset:
         raise ValueError(f"A column of the metadata in {root} mixes types: {error}.") from error
 
 
-def _read_metadata(metadata_files: list[Path], recordings: list[Path]) -> dict[str, list[Any]]:
+def _read_metadata(
+    metadata_files: list[Path], recordings: list[Path], allow_outside_paths: bool
+) -> dict[str, list[Any]]:
     """Return the columns of all metadata files together, with the paths of ``file_name`` as ``audio``."""
     if len({path.parent for path in metadata_files}) < len(metadata_files):
         raise ValueError(f"Keep one metadata file a folder: there are {', '.join(map(str, metadata_files))}.")
@@ -123,7 +132,13 @@ def _read_metadata(metadata_files: list[Path], recordings: list[Path]) -> dict[s
                     f"Every row of {path} must have a file_name (a path beside it), and none may have a column called "
                     f"audio: there is one with {row}."
                 )
-            rows.append({"audio": os.path.normpath(path.parent / str(row.pop("file_name"))), **row})
+            named = os.path.normpath(path.parent / str(row.pop("file_name")))
+            if not allow_outside_paths and not Path(named).is_relative_to(os.path.normpath(path.parent)):
+                raise ValueError(
+                    f"{path} names {named}, a file outside of its folder: if you trust it, allow that with "
+                    "--allow_outside_paths."
+                )
+            rows.append({"audio": named, **row})
     unlisted = sorted({os.path.normpath(path) for path in recordings} - {row["audio"] for row in rows})
     if unlisted:
         logger.warning("%d recordings are left out: no metadata lists them (first: %s).", len(unlisted), unlisted[0])
@@ -141,7 +156,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(file, strict=True))
             if any(None in row for row in rows):
                 raise ValueError("a line has more cells than the first; quote cells that hold commas")
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, RecursionError, OSError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for column in set(rows[0]) - {"file_name"} if rows else ():
         _type_cells(rows, column)

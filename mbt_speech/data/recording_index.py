@@ -6,6 +6,7 @@ Axes: N recordings.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,12 @@ from tqdm.auto import tqdm
 from feature_extraction.sound_sources import audio_name
 from feature_extraction.speech import BadAudioError, recording_seconds
 
+logger = logging.getLogger(__name__)
+
 # Shorter than two analysis windows of 25 ms, a recording says nothing.
 MIN_RECORDING_SECONDS = 0.05
 PROGRESS_FROM = 2_000
+CACHE_NAME = "mbt_lengths"  # to be changed whenever lengths are measured in another way
 
 
 class RecordingIndex(NamedTuple):
@@ -68,10 +72,10 @@ def index_recordings(
     """
     if on_bad_audio not in ("raise", "skip"):
         raise ValueError(f"on_bad_audio={on_bad_audio!r} must be raise or skip.")
-    cache_file = Path(cache_dir or config.HF_DATASETS_CACHE) / "mbt_recordings"
+    cache_file = Path(cache_dir or config.HF_DATASETS_CACHE) / CACHE_NAME
     fingerprint = _fingerprint(dataset, audio_column)
     cache_file /= f"{fingerprint}-{decode}-{min_seconds}.json"
-    measured = _read_cache(cache_file)
+    measured = _read_cache(cache_file, len(dataset))
     if measured is None:
         measured = _measure(AudioColumn(dataset, audio_column), decode, min_seconds)
         _write_cache(cache_file, measured)
@@ -146,15 +150,22 @@ def _measure(column: AudioColumn, decode: bool, min_seconds: float) -> list[Any]
         return list(tqdm(found, "Reading headers", len(column), unit=" files", disable=len(column) < PROGRESS_FROM))
 
 
-def _read_cache(path: Path) -> list[Any] | None:
+def _read_cache(path: Path, num_recordings: int) -> list[Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or half-written by another program
+        measured = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # not there, or half-written by another program
         return None
+    return measured if isinstance(measured, list) and len(measured) == num_recordings else None
 
 
 def _write_cache(path: Path, measured: list[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keep the result; where the cache is full or may not be written to, the next run measures again."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(measured), encoding="utf-8")
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(measured), encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        logger.warning("The lengths of the recordings cannot be kept for the next run: %s.", error)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)

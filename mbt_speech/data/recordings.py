@@ -36,6 +36,7 @@ def load_recordings(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | None = None,
+    allow_outside_paths: bool = False,
 ) -> tuple[DatasetDict, str]:
     """Find recordings, and return them with the name of their audio column.
 
@@ -48,6 +49,7 @@ def load_recordings(
         revision: branch, tag or commit of a data set on the Hub.
         token: for a private data set on the Hub.
         cache_dir: where data sets from the Hub are kept, instead of the cache of `datasets`.
+        allow_outside_paths: whether the metadata of a local folder may name files outside of it.
 
     Returns:
         The parts (all in "train" where there are none), and the audio column. Its values go to `to_waveform` as they
@@ -59,9 +61,9 @@ def load_recordings(
     if (train_dir is None) == (dataset_name is None):
         raise ValueError("Name one source of recordings: train_dir (a folder) or dataset_name (a data set).")
     if train_dir is not None:
-        dataset = scan_folder(train_dir)
+        dataset = scan_folder(train_dir, allow_outside_paths=allow_outside_paths)
     elif os.path.isdir(str(dataset_name)):
-        dataset = _load_local(str(dataset_name), dataset_config_name, split, cache_dir)
+        dataset = _load_local(str(dataset_name), dataset_config_name, split, cache_dir, allow_outside_paths)
     else:
         dataset = _load_from_hub(str(dataset_name), dataset_config_name, split, revision, token, cache_dir)
     audio_column = find_audio_column(next(iter(dataset.values())), audio_column_name)
@@ -123,13 +125,15 @@ def _looks_like_audio(feature: Any) -> bool:
     )
 
 
-def _load_local(folder: str, config_name: str | None, split: str | None, cache_dir: str | None) -> DatasetDict:
+def _load_local(
+    folder: str, config_name: str | None, split: str | None, cache_dir: str | None, allow_outside_paths: bool
+) -> DatasetDict:
     root = Path(folder)
     if (root / "dataset_dict.json").exists() or (root / "state.json").exists():
         return _chosen(_as_parts(load_from_disk(folder)), split)
     if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
         return _as_parts(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
-    return _chosen(scan_folder(folder), split)
+    return _chosen(scan_folder(folder, allow_outside_paths=allow_outside_paths), split)
 
 
 def _load_from_hub(

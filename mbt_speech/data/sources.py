@@ -47,9 +47,14 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
                 audio_column_name=args.audio_column_name,
                 revision=args.dataset_revision,
                 token=args.hub_token,
+                allow_outside_paths=args.allow_outside_paths,
             )
         else:
-            parts, audio_column = load_recordings(args.train_dir, audio_column_name=args.audio_column_name)
+            parts, audio_column = load_recordings(
+                args.train_dir,
+                audio_column_name=args.audio_column_name,
+                allow_outside_paths=args.allow_outside_paths,
+            )
     if args.train_split_name is not None:
         parts = DatasetDict({"train": choose_part(parts, args.train_split_name)})
     return parts, audio_column

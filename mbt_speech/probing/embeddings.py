@@ -5,6 +5,7 @@ Axes: N clips, B clips of a batch, F frames of all clips in a row, H features of
 
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ from mbt_speech.data.crops import ClipDataset
 from mbt_speech.data.loaders import load_by_length
 
 from .encoders import FrozenEncoder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,23 @@ class Embedder:
 
 
 def cached_arrays(key: Mapping[str, object], compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Give what `compute()` returns, or what it returned for the same JSON key before; it is read as it is needed."""
+    """Give what `compute()` returns, or what it returned for the same JSON key before; it is read as it is needed.
+
+    Where the cache is full or may not be written to, the next run computes again.
+    """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(datasets_config.HF_DATASETS_CACHE) / "mbt_embeddings" / digest
     if not folder.is_dir():
-        arrays = compute()
+        arrays = dict(compute())
         partial = folder.with_name(f".{digest}-{uuid.uuid4().hex}.partial")
-        partial.mkdir(parents=True)
-        for name, values in arrays.items():
-            np.save(partial / f"{name}.npy", values)
         try:
+            partial.mkdir(parents=True)
+            for name, values in arrays.items():
+                np.save(partial / f"{name}.npy", values)
             partial.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not folder.is_dir():  # or else another process was first
+                logger.warning("The representations cannot be kept for the next run: %s.", error)
+                return arrays
     return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}

@@ -498,7 +498,7 @@ def test_recordings_inside_a_data_set_are_indexed_by_its_fingerprint(tmp_path, e
 def test_the_cache_is_beside_that_of_datasets_by_default(tmp_path, embedded, monkeypatch):
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "hf")
     index_recordings(embedded, "sound")
-    assert len(list((tmp_path / "hf" / "mbt_recordings").iterdir())) == 1
+    assert len(list((tmp_path / "hf" / "mbt_lengths").iterdir())) == 1
 
 
 @pytest.fixture
@@ -562,3 +562,45 @@ def test_ten_thousand_files_are_indexed_in_seconds(tmp_path):
     index_recordings(train, "audio", cache_dir=tmp_path / "cache")
     assert first_time < 5  # of computing; about 1 s on an idle machine
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("name", ["../outside.wav", "{absolute}", "a/../../outside.wav"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_metadata_may_name_no_file_outside_of_its_folder(tmp_path, name, suffix):
+    record(tmp_path / "outside.wav")
+    name = name.format(absolute=tmp_path / "outside.wav")
+    inside = tmp_path / "set"
+    inside.mkdir()
+    text = f"file_name,label\n{name},yes\n" if suffix == "csv" else json.dumps({"file_name": name, "label": "yes"})
+    (inside / f"metadata.{suffix}").write_text(text)
+    for source in ({"train_dir": inside}, {"dataset_name": str(inside)}):
+        with pytest.raises(ValueError, match=r"outside of its folder.*--allow_outside_paths"):
+            load_recordings(**source)
+        parts, _ = load_recordings(**source, allow_outside_paths=True)
+        assert parts["train"][0]["audio"]["path"] == str(tmp_path / "outside.wav")
+
+
+def test_metadata_may_name_its_own_files_by_absolute_paths(tmp_path):
+    record(tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_text(f"file_name\n{tmp_path / 'a.wav'}\n")
+    assert len(scan_folder(tmp_path)["train"]) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_slower_run(tmp_path, caplog):
+    record(tmp_path / "a.wav")
+    recordings = scan_folder(tmp_path)["train"]
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        index = index_recordings(recordings, "audio", cache_dir=tmp_path / "file" / "cache")
+        assert len(index.seconds) == 1
+    assert "cannot be kept for the next run" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[1.0, 2.0]", "[1.", "null"])
+def test_a_cache_that_holds_something_else_is_measured_anew(tmp_path, content):
+    record(tmp_path / "a.wav")
+    recordings = scan_folder(tmp_path)["train"]
+    seconds = index_recordings(recordings, "audio", cache_dir=tmp_path / "cache").seconds
+    (cached,) = (tmp_path / "cache" / "mbt_lengths").iterdir()
+    cached.write_text(content)
+    assert index_recordings(recordings, "audio", cache_dir=tmp_path / "cache").seconds == seconds
