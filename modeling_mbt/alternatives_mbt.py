@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .correlation_mbt import diagonal_and_redundancy
-from .distributed_mbt import ObjectiveOutput, checked_views, num_processes, rows_of_all_processes, shard_sizes
+from .distributed_mbt import ObjectiveOutput, num_processes, rows_of_all_processes, whole_batch
 from .normalizations_mbt import standardize, unit_norm
+from .objectives_mbt import diagonal_and_redundancy
 
 
 def _on_whole_batch(function: Callable[..., ObjectiveOutput]) -> Callable[..., ObjectiveOutput]:
@@ -22,9 +22,7 @@ def _on_whole_batch(function: Callable[..., ObjectiveOutput]) -> Callable[..., O
 
     @functools.wraps(function)
     def of_shard(z_a: Tensor, z_b: Tensor, *args: Any, **kwargs: Any) -> ObjectiveOutput:
-        z_a, z_b = checked_views(z_a, z_b)
-        sizes = shard_sizes(z_a)
-        with torch.autocast(z_a.device.type, enabled=False):
+        with whole_batch(z_a, z_b) as (z_a, z_b, sizes):
             return function(rows_of_all_processes(z_a, sizes), rows_of_all_processes(z_b, sizes), *args, **kwargs)
 
     return of_shard

@@ -67,8 +67,8 @@ class MBTConfig(PreTrainedConfig):
             Of `"cpc"` alone: frames K that are foretold from each frame. The first is the nearest one that shares no
             input with it, which `encoder_mbt.first_unseen_step` derives.
         objective (`str`, *optional*, defaults to `"bt"`):
-            Name of the objective: `"bt"`, `"mbt"` or another of `objectives_mbt.OBJECTIVES`, of which `"cpc"` works on
-            frames.
+            Name of the objective: `"bt"`, `"mbt"` or another of `named_objectives_mbt.OBJECTIVES`, of which `"cpc"`
+            works on frames.
         redundancy_loss_weight (`float`, *optional*, defaults to 0.005):
             lambda, the weight of the off-diagonal (redundancy) term of BT and MBT.
         latent_normalization (`str`, *optional*):

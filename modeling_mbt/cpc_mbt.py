@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .distributed_mbt import ObjectiveOutput, checked_views, rows_of_all_processes, shard_sizes, sum_over_processes
+from .distributed_mbt import ObjectiveOutput, rows_of_all_processes, sum_over_processes, whole_batch
 from .normalizations_mbt import unit_norm
 
 LARGE = 1e9  # not infinity, of which a row without any candidate would make a gradient that is not a number
@@ -74,9 +74,7 @@ def cpc_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOut
     Raises:
         ValueError: if the shapes differ or have other axes, or the whole batch holds fewer than two clips.
     """
-    z_a, z_b = checked_views(z_a, z_b, ("clips", "frames", "predictions", "dimensions"))
-    sizes = shard_sizes(z_a)
-    with torch.autocast(z_a.device.type, enabled=False):
+    with whole_batch(z_a, z_b, ("clips", "frames", "predictions", "dimensions")) as (z_a, z_b, sizes):
         attraction, spread = (_mean_terms(z_a, sizes, temperature) + _mean_terms(z_b, sizes, temperature)) / 2
     return ObjectiveOutput(attraction + spread, attraction, spread)
 

@@ -1,14 +1,19 @@
-"""What every objective takes and gives: two views of a batch, of which each process may hold a shard.
+"""What every objective takes and returns: two views of a batch, of which each process may hold a shard.
 
 Axes: N pairs in the batch of all processes together, n pairs of this process, D dimensions of a projection.
 
-`sizes` are the rows of each process, of `shard_sizes`. Gradients are W times those of one of W processes: see
-`objectives_mbt`.
+Inside an initialized `torch.distributed` group of W processes every objective takes this process's shard, (n, D),
+shards may differ in size, and returns the value of the whole batch on every process; all processes must make the call.
+`backward` then yields W times the gradient with respect to this process's projections, so that the mean over processes
+that `DistributedDataParallel` takes of the parameters' gradients is the gradient of one process with the whole batch.
+`sizes` are the rows of each process.
 """
 
 # `once_differentiable` hides the parameters' names from pyright.
 # pyright: reportIncompatibleMethodOverride=false
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -30,9 +35,21 @@ class ObjectiveOutput(NamedTuple):
     redundancy_loss: Tensor
 
 
-def checked_views(
+@contextmanager
+def whole_batch(
     z_a: Tensor, z_b: Tensor, axes: tuple[str, ...] = ("samples", "dimensions")
-) -> tuple[Tensor, Tensor]:
+) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """Yields both views in float32 (float64 stays) and the rows of each process; nothing inside is autocast.
+
+    Raises:
+        ValueError: The shapes differ or have other axes, or the whole batch holds fewer than two samples.
+    """
+    z_a, z_b = _checked_views(z_a, z_b, axes)
+    with torch.autocast(z_a.device.type, enabled=False):
+        yield z_a, z_b, _shard_sizes(z_a)
+
+
+def _checked_views(z_a: Tensor, z_b: Tensor, axes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """The views in float32 or more; refuses what are not two views of the same samples with these axes."""
     if z_a.ndim != len(axes) or z_a.shape != z_b.shape or not z_a.shape[-1]:
         raise ValueError(
@@ -43,7 +60,7 @@ def checked_views(
     return z_a.to(dtype), z_b.to(dtype)
 
 
-def shard_sizes(z: Tensor) -> list[int]:
+def _shard_sizes(z: Tensor) -> list[int]:
     """The rows of each process; one number without a group."""
     sizes = [len(z)]
     if num_processes() > 1:

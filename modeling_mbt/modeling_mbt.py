@@ -15,6 +15,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_mbt import MBTConfig
 from .cpc_mbt import MBTContextNetwork, clip_latents
+from .distributed_mbt import ObjectiveOutput
 from .encoder_mbt import (
     MBTBottleneckLayer,
     MBTEncoder,
@@ -22,7 +23,7 @@ from .encoder_mbt import (
     stride_mask,
     time_stride,
 )
-from .objectives_mbt import ObjectiveOutput, compute_objective, validate_objective
+from .named_objectives_mbt import compute_objective, validate_objective
 from .pooling_mbt import pool_frames
 from .projector_mbt import MBTProjector
 

@@ -33,6 +33,33 @@ def normalized(z: Tensor, normalization: str, strength: float, sizes: list[int])
     return standardize(z, sizes)
 
 
+def validate_normalization(normalization: str, strength: float = 1.0, num_dims: int | None = None) -> None:
+    """Refuses, with the reason, what `normalized` cannot do or what would have no effect.
+
+    Raises:
+        ValueError: The name is unknown, the strength has no effect, or the dimensions are too few.
+    """
+    refusal = refusal_of_normalization(normalization, strength, num_dims)
+    if refusal:
+        raise ValueError(f"Latent normalization {normalization!r}: {refusal}.")
+
+
+def refusal_of_normalization(normalization: str, strength: float, num_dims: int | None) -> str | None:
+    """Returns why latents of so many dimensions cannot be normalized so; None if they can."""
+    if normalization not in LATENT_NORMALIZATIONS:
+        return f"there is no such normalization; choose one of {', '.join(LATENT_NORMALIZATIONS)}"
+    if not 0 <= strength <= 1:
+        return f"the strength lies between 0 (no effect) and 1 (unit norm) and was {strength}"
+    if strength != 1 and normalization != "l2":
+        return f"only 'l2' has a strength, so that {strength} would have no effect; leave it at 1"
+    groups = NUM_GROUPS if normalization == "group" else 1
+    if num_dims and num_dims % groups:
+        return f"{num_dims} dimensions do not divide into {groups} groups; choose a multiple of {groups}"
+    if num_dims and num_dims < groups * {"l2": 2, "layer": 3, "group": 3}.get(normalization, 1):
+        return f"with {num_dims} dimensions it leaves only signs, which have no gradient; choose more dimensions"
+    return None
+
+
 def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
     """Each vector (..., D) over its L2 norm to the power `strength`; zeros stay so, with a finite gradient."""
     peak = z.detach().abs().amax(-1, keepdim=True)  # without it squares leave float32's range at 1e19 and 1e-19

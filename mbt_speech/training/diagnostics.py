@@ -9,7 +9,8 @@ from torch import Tensor
 
 from modeling_mbt import MBTConfig, MBTForPreTrainingOutput
 from modeling_mbt.cpc_mbt import clip_latents
-from modeling_mbt.objectives_mbt import OWN_NORMALIZATIONS, barlow_twins_floor, correlation_statistics
+from modeling_mbt.named_objectives_mbt import OWN_NORMALIZATIONS
+from modeling_mbt.objectives_mbt import barlow_twins_floor, correlation_statistics
 
 RANKED_CLIPS = 512
 COLLAPSED_RANK = 1.5

@@ -13,7 +13,7 @@ from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
 from modeling_mbt.cpc_mbt import clip_latents, cpc_loss
 from modeling_mbt.encoder_mbt import first_unseen_step, time_stride
-from modeling_mbt.objectives_mbt import compute_objective, validate_objective
+from modeling_mbt.named_objectives_mbt import compute_objective, validate_objective
 from tests.support.models import SMALL_BOTTLENECK, SMALL_MAX_POOL, TINY, stir
 
 CPC = {**TINY, "objective": "cpc", "context_size": 5, "prediction_steps": 2}  # foretells 4 and 5 frames ahead

@@ -12,18 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_mbt import alternatives_mbt, correlation_mbt, normalizations_mbt
+from modeling_mbt import alternatives_mbt, normalizations_mbt
+from modeling_mbt.named_objectives_mbt import OBJECTIVES, compute_objective, validate_objective
+from modeling_mbt.normalizations_mbt import LATENT_NORMALIZATIONS, NUM_GROUPS, WHITENING_SHRINKAGE
 from modeling_mbt.objectives_mbt import (
-    LATENT_NORMALIZATIONS,
-    NUM_GROUPS,
-    OBJECTIVES,
-    WHITENING_SHRINKAGE,
     barlow_twins_floor,
     barlow_twins_loss,
-    compute_objective,
     cross_correlation,
+    diagonal_and_redundancy,
     modified_barlow_twins_loss,
-    validate_objective,
+    squared_cross_gram,
 )
 
 WIDE, TALL, LEAST = (12, 40), (48, 16), (2, 5)
@@ -225,7 +223,7 @@ def test_the_correlation_matrix_holds_the_correlation_coefficients(shape):
 @pytest.mark.parametrize("shape", [WIDE, TALL])
 def test_the_gram_form_and_the_matrix_form_are_equal(shape):
     def gram_form(a, b):
-        squares = correlation_mbt._SquaredCrossGram.apply(a, b, [len(a)]) / len(a) ** 2
+        squares = squared_cross_gram(a, b, [len(a)]) / len(a) ** 2
         return squares - ((a * b).mean(0) ** 2).sum()
 
     def matrix_form(a, b):
@@ -233,7 +231,7 @@ def test_the_gram_form_and_the_matrix_form_are_equal(shape):
         return (correlation**2).sum() - (correlation.diagonal() ** 2).sum()
 
     def chosen_form(a, b):
-        return correlation_mbt.diagonal_and_redundancy(a, b, [len(a)])[1]
+        return diagonal_and_redundancy(a, b, [len(a)])[1]
 
     z_a, z_b = latents(*shape)
     expected = run(matrix_form, z_a, z_b)
@@ -575,6 +573,19 @@ def test_views_of_different_or_other_shapes_are_refused(name, shapes):
         compute_objective(name, *(torch.ones(shape) for shape in shapes))
 
 
+def test_mbt_refuses_a_single_dimension_of_which_it_would_leave_signs():
+    with pytest.raises(ValueError, match="only signs"):
+        modified_barlow_twins_loss(torch.randn(8, 1), torch.randn(8, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"), [(("batchnorm",), "no such normalization"), (("batch", 0.5), "no eff")]
+)
+def test_a_correlation_of_latents_that_are_not_normalized_so_is_refused(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        cross_correlation(*latents(*WIDE), *settings)
+
+
 def test_wmse_refuses_a_batch_that_it_would_overfit():
     with pytest.raises(ValueError, match="needs 32 samples"):
         CLIP_OBJECTIVES["wmse"](torch.randn(31, 16), torch.randn(31, 16))
@@ -584,7 +595,7 @@ def test_wmse_refuses_a_batch_that_it_would_overfit():
     ("settings", "reason"),
     [
         ({"objective": "simclr"}, "no objective 'simclr'"),
-        ({"objective": "bt", "latent_normalization": "batchnorm"}, "no latent normalization 'batchnorm'"),
+        ({"objective": "bt", "latent_normalization": "batchnorm"}, "no such normalization; choose one of none"),
         ({"objective": "mbt", "latent_normalization": "none"}, "by definition"),
         ({"objective": "wmse", "latent_normalization": "whitening"}, "whitens the latents itself"),
         ({"objective": "bt", "latent_normalization_strength": 0.5}, "no effect"),

@@ -79,7 +79,7 @@ def projector(num_dims: int, dtype: torch.dtype) -> torch.nn.Linear:
     return layer
 
 
-def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch.nn.Linear) -> Result:
+def run(case: Case, view_a: Tensor, view_b: Tensor, projector: torch.nn.Linear) -> Result:
     z = projector(torch.cat([view_a, view_b])).sin()  # sin: N x D latents of more than K ranks
     z.retain_grad()
     kwargs = {"seed": 0, "num_directions": 64} if case.objective == "sigreg" else {}
@@ -88,7 +88,9 @@ def run(objectives, case: Case, view_a: Tensor, view_b: Tensor, projector: torch
         length = 4 - (torch.cat([view_a, view_b])[:, 0] > 1).long()
         exist = (torch.arange(4) < length[:, None])[..., None, None].expand(-1, -1, 2, -1)
         views = torch.cat([z.unflatten(1, CPC_AXES), exist.to(z)], dim=-1).chunk(2)
-    output = objectives.compute_objective(case.objective, *views, objective_kwargs=kwargs, **case.settings)
+    output = load("named_objectives_mbt").compute_objective(
+        case.objective, *views, objective_kwargs=kwargs, **case.settings
+    )
     output.loss.backward()
     assert projector.weight.grad is not None
     assert z.grad is not None
@@ -105,7 +107,7 @@ def run_process(rank: int, num_processes: int, folder: str) -> None:
     for sharding, dtype in SETTINGS:
         view_a, view_b = (view.split(SHARDS[num_processes][sharding])[rank] for view in batch(dtype))
         for case in CASES:
-            result = run(objectives, case, view_a, view_b, projector(case.num_dims, dtype))
+            result = run(case, view_a, view_b, projector(case.num_dims, dtype))
             dist.all_reduce(result.weight_gradient)  # as DistributedDataParallel, which takes seconds to import
             results[sharding, dtype, str(case)] = result._replace(
                 weight_gradient=result.weight_gradient / num_processes
@@ -139,7 +141,7 @@ def processes(request, tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize(("sharding", "dtype"), SETTINGS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_shards_give_the_value_and_gradient_of_the_whole_batch(processes, case, sharding, dtype):
-    expected = run(load("objectives_mbt"), case, *batch(dtype), projector(case.num_dims, dtype))
+    expected = run(case, *batch(dtype), projector(case.num_dims, dtype))
     shards = [process[sharding, dtype, str(case)] for process in processes]
     single = dtype == torch.float32
     decomposed = case.objective == "mmcr" or case.settings.get("latent_normalization") == "whitening"

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 from mbt_speech.training.accumulation import backpropagate_mean, backpropagate_views
 from mbt_speech.training.loop import synchronize_batch_norm
 from modeling_mbt import MBTConfig, MBTForPreTraining
-from modeling_mbt.objectives_mbt import OBJECTIVES
+from modeling_mbt.named_objectives_mbt import OBJECTIVES
 
 NUM_PAIRS, NUM_FRAMES, NUM_MELS = 24, 12, 16
 # W-MSE whitens 8 dimensions only; SIGReg draws directions unless it is given a seed; the clips have 6 frames, of which

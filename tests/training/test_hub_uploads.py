@@ -17,8 +17,9 @@ from tests.support.hub_server import Fault
 from tests.support.runs import finetune, heard, pretrain
 
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "configuration_mbt.py", "modeling_mbt.py",
-         "encoder_mbt.py", "objectives_mbt.py", "alternatives_mbt.py", "normalizations_mbt.py", "correlation_mbt.py",
-         "distributed_mbt.py", "cpc_mbt.py", "projector_mbt.py", "feature_extraction_mbt.py"}  # fmt: skip
+         "encoder_mbt.py", "objectives_mbt.py", "alternatives_mbt.py", "normalizations_mbt.py",
+         "named_objectives_mbt.py", "distributed_mbt.py", "cpc_mbt.py", "pooling_mbt.py",
+         "projector_mbt.py", "feature_extraction_mbt.py"}  # fmt: skip
 PUSH = ["--push_to_hub", "--hub_token", "hf_writer", "--hub_model_id"]
 MAIN = SimpleNamespace(is_main_process=True)
 
