@@ -102,13 +102,17 @@ class Task:
     def fit(self, run: Run) -> Classifier:
         """Fit one classifier on its share of the labels."""
         set_seed(run.seed)
-        rows = self.speech.rows["train"]
-        rows = rows[select_label_fraction(self.speech.clips.labels[rows], run.label_fraction, run.seed)]
+        rows = {part: self.labelled_rows(part, run) for part in ("train", "validation")}
         if not self.args.freeze_encoder:
-            return self.train(run, rows)
+            return self.train(run, rows["train"])
         examples = self.represent(run.method, run.seed)
-        chosen = examples.choose(rows, run.seed)
-        return fit_frozen(examples, chosen, len(self.speech.label_names))
+        chosen = {part: examples.choose(part, own, run.seed) for part, own in rows.items()}
+        return fit_frozen(examples, chosen, len(self.speech.label_names), run.seed)
+
+    def labelled_rows(self, part: str, run: Run) -> np.ndarray:
+        """Give the positions of the clips of a part whose labels are given."""
+        rows = self.speech.rows[part]
+        return rows[select_label_fraction(self.speech.clips.labels[rows], run.label_fraction, run.seed)]
 
     def represent(self, method: str, seed: int) -> Examples:
         """Represent all clips, or their frames, by a frozen encoder, from the cache if this was done before."""

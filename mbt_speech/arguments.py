@@ -207,7 +207,7 @@ class FinetuneArguments(RunArguments):
         default_factory=list,
         metadata={"help": "Pre-trained models (folders or Hub names; with --freeze_encoder also wav2vec 2.0, HuBERT, "
                   "WavLM and their kin, AST, Whisper), and the controls `random` (an encoder as it is initialised), "
-                  "`supervised` (trained from scratch) and `stats` (log-mel mean and deviation).",
+                  "`supervised` (trained from scratch) and `stats` (log-mel statistics).",
                   "nargs": "+"},
     )  # fmt: skip
     label_column_name: str = field(
@@ -232,7 +232,8 @@ class FinetuneArguments(RunArguments):
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
     )
     label_fraction: list[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "Shares of the training labels to learn from.", "nargs": "+"}
+        default_factory=lambda: [1.0],
+        metadata={"help": "Shares of the labels, those of training and of validation clips.", "nargs": "+"},
     )
     seed: list[int] = field(
         default_factory=lambda: [0], metadata={"help": "Seeds of label choice, new weights and data order."}

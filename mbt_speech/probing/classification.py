@@ -26,10 +26,11 @@ class Classifier:
     """A fitted classifier: how well it does, and what it is."""
 
     validation_accuracy: float
+    """On labelled clips that it, or one like it, did not learn from."""
     test_scores: dict[str, float]
     """On the test part: accuracy, balanced_accuracy, macro_f1."""
     num_train: int
-    """Clips or frames that it learnt from."""
+    """Clips or frames whose labels it was given, to learn from or to choose by."""
     num_test: int
     chance: float
     """Test accuracy of always naming the most frequent class of the training part."""
@@ -42,23 +43,24 @@ class Classifier:
         return self.test_scores["accuracy"]
 
 
-def fit_frozen(examples: Examples, train_rows: np.ndarray, num_classes: int) -> Classifier:
+def fit_frozen(examples: Examples, chosen: Mapping[str, np.ndarray], num_classes: int, seed: int = 0) -> Classifier:
     """Fit a linear head on representations.
 
     Args:
         examples: What there is to learn.
-        train_rows: Positions of those to learn from.
+        chosen: train, validation -> positions of those whose labels are given.
         num_classes: K.
+        seed: Of cross-validation, where validation has few examples.
     """
-    features, labels, rows = examples.features, examples.labels, examples.rows
-    train, validation = (features[train_rows], labels[train_rows]), features[rows["validation"]]
-    head = fit_linear_head(*train, validation, labels[rows["validation"]], num_classes)
+    features, labels, test = examples.features, examples.labels, examples.rows["test"]
+    train, validation = ((features[chosen[part]], labels[chosen[part]]) for part in ("train", "validation"))
+    head = fit_linear_head(*train, *validation, num_classes, seed)
     return Classifier(
-        validation_accuracy=score(head.predict(validation), labels[rows["validation"]])["accuracy"],
-        test_scores=score(head.predict(features[rows["test"]]), labels[rows["test"]]),
-        num_train=len(train_rows),
-        num_test=len(rows["test"]),
-        chance=chance(labels, rows),
+        validation_accuracy=head.validation_accuracy,
+        test_scores=score(head.predict(features[test]), labels[test]),
+        num_train=sum(map(len, chosen.values())),
+        num_test=len(test),
+        chance=chance(labels, examples.rows),
         fitted=head,
     )
 

@@ -94,7 +94,7 @@ class MBTFrozenEncoder(FrozenEncoder):
 
 
 class LogMelStatistics(FrozenEncoder):
-    """The control without an encoder: of a clip mean and deviation of its log-mels in dB, of a frame its log-mels."""
+    """The control without an encoder: of a clip statistics of its log-mels in dB, of a frame its log-mels."""
 
     def __init__(self, extractor: MBTFeatureExtractor):
         self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
@@ -107,13 +107,10 @@ class LogMelStatistics(FrozenEncoder):
         return padded.unfold(1, 2 * CONTEXT_FRAMES + 1, 1).flatten(2), mask.bool()
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Give mean and standard deviation over time, H = 2 M."""
+        """Give mean, deviation and maximum of the log-mels, deviation and maximum of their deltas, H = 5 M."""
         features, mask = self.extractor.extract(waveforms, lengths)
-        weights = mask[..., None].to(features.dtype)
-        count = weights.sum(1)
-        mean = (features * weights).sum(1) / count
-        variance = ((features - mean[:, None]).square() * weights).sum(1) / count
-        return torch.cat([mean, variance.sqrt()], dim=1)
+        mean, *others = _statistics(features, mask)
+        return torch.cat([mean, *others, *_statistics(_deltas(features, mask.sum(1)), mask)[1:]], dim=1)
 
     def centres(self, num_frames: int) -> Tensor:
         """Windows are centred on multiples of the hop."""
@@ -121,7 +118,30 @@ class LogMelStatistics(FrozenEncoder):
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the features."""
-        return {"model": None, "extractor": self.extractor.to_dict()}
+        statistics = "mean, deviation, maximum; deltas: deviation, maximum"
+        return {"model": None, "statistics": statistics, "extractor": self.extractor.to_dict()}
+
+
+def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
+    weights = mask[..., None].to(features.dtype)
+    count = weights.sum(1)
+    mean = (features * weights).sum(1) / count
+    variance = ((features - mean[:, None]).square() * weights).sum(1) / count
+    return mean, variance.sqrt(), features.masked_fill(weights == 0, -torch.inf).amax(1)
+
+
+def _deltas(features: Tensor, num_frames: Tensor) -> Tensor:
+    """Slope of a line through each frame and the neighbours of its context, ends being repeated: (B, T, M)."""
+    steps = range(1, CONTEXT_FRAMES + 1)
+    places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
+    last = num_frames[:, None] - 1
+
+    def at(places: Tensor) -> Tensor:
+        return features.gather(1, places.clamp(min=0).minimum(last)[..., None].expand_as(features))
+
+    slopes = [step * (at(places + step) - at(places - step)) for step in steps]
+    return torch.stack(slopes).sum(0) / (2 * sum(step**2 for step in steps))
 
 
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:

@@ -32,11 +32,11 @@ class Examples:
     max_train: int | None = None
     """So many are learnt from at most."""
 
-    def choose(self, clips: np.ndarray, seed: int) -> np.ndarray:
-        """Give the positions of the training examples of some clips; of too many, a stratified choice."""
-        rows = self.rows["train"]
+    def choose(self, part: str, clips: np.ndarray, seed: int) -> np.ndarray:
+        """Give the positions of the examples of some clips of a part; to learn from too many, a stratified choice."""
+        rows = self.rows[part]
         rows = rows[np.isin(self.clips[rows], clips)]
-        if self.max_train is None or len(rows) <= self.max_train:
+        if part != "train" or self.max_train is None or len(rows) <= self.max_train:
             return rows
         return rows[select_label_fraction(self.labels[rows], self.max_train / len(rows), seed)]
 

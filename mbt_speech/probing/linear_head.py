@@ -1,15 +1,30 @@
 """The linear classifier on frozen representations: multinomial logistic regression, its strength chosen on validation.
 
+Validation labels are labels like any others. Where they are many, heads that learn from the training clips are
+compared on them. Where they are few, both are one set, heads are compared by cross-validation within it, and the best
+kind of head then learns from all of it.
+
 Axes: N clips, H features, K classes.
 """
 
+import math
+import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
-INVERSE_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+INVERSE_STRENGTHS = tuple(10.0**exponent for exponent in range(-6, 6))
+CENTROIDS = 0.0  # in the place of an inverse strength
+MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
+MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
+NUM_FOLDS = 5
+MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at the smaller of two tolerances
+ABSENT = -1e4  # bias of a class without a clip to learn from, which is never predicted
 
 
 class LinearHead(NamedTuple):
@@ -20,11 +35,17 @@ class LinearHead(NamedTuple):
     bias: np.ndarray
     """(K,)."""
     inverse_strength: float
-    """C of the L2 penalty that was chosen."""
+    """C of the L2 penalty that was chosen, 0 for nearest centroids."""
+    validation_accuracy: float = float("nan")
+    """Of heads of this strength on clips that they did not learn from."""
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(N, K) of features (N, H)."""
+        return features @ self.weight.T + self.bias
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Class ids (N,) of features (N, H)."""
-        return (features @ self.weight.T + self.bias).argmax(axis=1)
+        return self.logits(features).argmax(axis=1)
 
 
 def fit_linear_head(
@@ -33,11 +54,13 @@ def fit_linear_head(
     validation_features: np.ndarray,
     validation_labels: np.ndarray,
     num_classes: int,
+    seed: int = 0,
 ) -> LinearHead:
-    """Fit the head with every strength of the L2 penalty, and keep the one that is best on validation.
+    """Fit heads of every strength of the L2 penalty, and keep the one that is best on clips it did not learn from.
 
-    Features are standardised by the training clips; the head that comes back takes them as they are. A class without
-    a training clip is never predicted.
+    Of equally accurate ones the likelier is kept, and of equally likely ones the one of the stronger penalty. Features
+    are standardised by the clips to learn from; the head that comes back takes them as they are. A class without such
+    a clip is never predicted.
 
     Args:
         train_features: (N, H).
@@ -45,36 +68,132 @@ def fit_linear_head(
         validation_features: (N', H).
         validation_labels: (N',).
         num_classes: K.
+        seed: Of the folds of cross-validation.
 
     Raises:
-        ValueError: The training clips are of fewer than two classes.
+        ValueError: The clips to learn from are of fewer than two classes.
     """
-    seen = np.unique(train_labels)
+    if has_many_validation_clips(len(validation_labels), num_classes):
+        heads = {head.inverse_strength: head for head in _fit_all(train_features, train_labels, num_classes)}
+        logits = {strength: head.logits(validation_features) for strength, head in heads.items()}
+        strength, accuracy = _choose(logits, validation_labels)
+        return heads[strength]._replace(validation_accuracy=accuracy)
+    features = np.concatenate([train_features, validation_features])
+    labels = np.concatenate([train_labels, validation_labels])
+    strength, accuracy = _choose(*_cross_validate(features, labels, num_classes, seed))
+    *_, head = _fit_all(features, labels, num_classes, up_to=strength)
+    return head._replace(validation_accuracy=accuracy)
+
+
+def has_many_validation_clips(num_clips: int, num_classes: int) -> bool:
+    """Whether so many validation clips suffice to compare classifiers on them alone."""
+    return num_clips >= MANY_VALIDATION_CLIPS * num_classes
+
+
+def split_folds(labels: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np.ndarray:
+    """Assign clips with labels (N,) to folds, (N,), as evenly as may be within every class.
+
+    The only clip of a class is in no fold, -1: classifiers always learn from it.
+    """
+    generator = np.random.default_rng([seed, 1])
+    folds, count = np.full(len(labels), -1), 0
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        if len(members) > 1:
+            folds[members] = (count + np.arange(len(members))) % num_folds
+            count += len(members)
+    return folds
+
+
+def _cross_validate(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int
+) -> tuple[dict[float, np.ndarray], np.ndarray]:
+    """Give strength -> logits of the clips in folds, by heads that did not learn from them, and their labels."""
+    folds = split_folds(labels, seed)
+    with_centroids = np.bincount(labels).max() <= MAX_CLIPS_OF_CENTROIDS
+    logits: dict[float, list[np.ndarray]] = {}
+    for fold in range(NUM_FOLDS):
+        held_out = folds == fold
+        if held_out.any():
+            for head in _fit_all(features[~held_out], labels[~held_out], num_classes, with_centroids):
+                logits.setdefault(head.inverse_strength, []).append(head.logits(features[held_out]))
+    references = np.concatenate([labels[folds == fold] for fold in range(NUM_FOLDS)])
+    return {strength: np.concatenate(parts) for strength, parts in logits.items()}, references
+
+
+def _choose(logits: dict[float, np.ndarray], labels: np.ndarray) -> tuple[float, float]:
+    """Choose a strength by the logits (N, K) of clips that heads did not learn from: it, and its accuracy.
+
+    Nearest centroids are chosen where they are better than every regression by more than a standard error.
+    """
+    accuracies = {strength: float((values.argmax(1) == labels).mean()) for strength, values in logits.items()}
+    each = np.arange(len(labels))
+    likelihoods = {strength: log_softmax(values, axis=1)[each, labels].mean() for strength, values in logits.items()}
+    strengths = [strength for strength in INVERSE_STRENGTHS if strength in logits]
+    best = max(strengths, key=lambda strength: (accuracies[strength], likelihoods[strength]))
+    error = math.sqrt(accuracies[best] * (1 - accuracies[best]) / len(labels))
+    best = CENTROIDS if accuracies.get(CENTROIDS, 0.0) > accuracies[best] + error else best
+    return best, accuracies[best]
+
+
+def _fit_all(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    with_centroids: bool = False,
+    up_to: float = INVERSE_STRENGTHS[-1],
+) -> Iterator[LinearHead]:
+    """Give a head of every strength up to one, the strongest penalty first; each fit starts the next."""
+    seen = np.unique(labels)
     if len(seen) < 2:
         raise ValueError("A classifier needs clips of at least two classes: give more labels.")
-    scaler = StandardScaler().fit(train_features)
-    scaled = scaler.transform(train_features)
-    best, best_accuracy = None, -1.0
-    fit = LogisticRegression(max_iter=200, tol=1e-2, warm_start=True)  # from strong to weak, each fit starts the next
-    for inverse_strength in INVERSE_STRENGTHS:
-        fit.set_params(C=inverse_strength).fit(scaled, train_labels)
-        head = _unscaled(fit, scaler, seen, num_classes)
-        accuracy = float((head.predict(validation_features) == validation_labels).mean())
-        if accuracy > best_accuracy:
-            best, best_accuracy = head, accuracy
-    assert best is not None
-    return best
+    is_precise = len(labels) <= MAX_PRECISE
+    features = features.astype(np.float64 if is_precise else np.float32)
+    scaler = StandardScaler().fit(features)
+    scaled, directions = _rotate(np.asarray(scaler.transform(features)))
+    if with_centroids or up_to == CENTROIDS:
+        centroids = _centroids(scaled, labels, seen)
+        yield _unscaled(centroids, np.zeros(len(seen)), directions, scaler, seen, num_classes, CENTROIDS)
+    fit = LogisticRegression(max_iter=300, tol=1e-4 if is_precise else 1e-2, warm_start=True)
+    for strength in INVERSE_STRENGTHS:
+        if strength <= up_to:
+            with warnings.catch_warnings():  # a fit that ends early is compared with the others like any other
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                fit.set_params(C=strength).fit(scaled, labels)
+            weight, bias = np.asarray(fit.coef_), np.asarray(fit.intercept_)
+            if len(seen) == 2:  # scikit-learn keeps one row of a binary fit
+                weight, bias = np.stack([0 * weight[0], weight[0]]), np.stack([0 * bias[0], bias[0]])
+            yield _unscaled(weight, bias, directions, scaler, seen, num_classes, strength)
 
 
-def _unscaled(fit: LogisticRegression, scaler: StandardScaler, seen: np.ndarray, num_classes: int) -> LinearHead:
-    coefficients, intercept = np.asarray(fit.coef_), np.asarray(fit.intercept_)
-    if len(seen) == 2:  # scikit-learn keeps one row of a binary fit
-        coefficients, intercept = (
-            np.stack([0 * coefficients[0], coefficients[0]]),
-            np.stack([0 * intercept[0], intercept[0]]),
-        )
-    weight = np.zeros((num_classes, coefficients.shape[1]))
-    bias = np.full(num_classes, -1e4)  # a class without a training clip is never predicted
-    weight[seen] = coefficients / scaler.scale_
-    bias[seen] = intercept - weight[seen] @ np.asarray(scaler.mean_)
-    return LinearHead(weight, bias, float(fit.C))
+def _rotate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Give the coordinates (N, N) of features (N, H) in the space that they span, and its directions (N, H).
+
+    An L2-penalised fit is the same in either, as its weights are combinations of the features. With N >= H: nothing.
+    """
+    if len(features) >= features.shape[1]:
+        return features, None
+    left, singular_values, directions = np.linalg.svd(features, full_matrices=False)
+    return left * singular_values, directions
+
+
+def _centroids(features: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Give the mean of each class over features of length 1, itself of length 1: (len(seen), H)."""
+    directions = np.asarray(normalize(features))
+    return np.asarray(normalize(np.stack([directions[labels == label].mean(axis=0) for label in seen])))
+
+
+def _unscaled(
+    weight: np.ndarray,
+    bias: np.ndarray,
+    directions: np.ndarray | None,
+    scaler: StandardScaler,
+    seen: np.ndarray,
+    num_classes: int,
+    inverse_strength: float,
+) -> LinearHead:
+    """Make a fit on rotated, standardised features of some classes a head on features as they are, of all classes."""
+    whole_weight, whole_bias = np.zeros((num_classes, len(np.asarray(scaler.scale_)))), np.full(num_classes, ABSENT)
+    whole_weight[seen] = (weight if directions is None else weight @ directions) / scaler.scale_
+    whole_bias[seen] = bias - whole_weight[seen] @ np.asarray(scaler.mean_)
+    return LinearHead(whole_weight, whole_bias, inverse_strength)

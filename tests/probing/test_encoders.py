@@ -77,6 +77,19 @@ def test_a_representation_depends_on_every_sample_and_on_no_padding(encoder):
     torch.testing.assert_close(encoder.represent(longer, lengths), vectors, rtol=1e-4, atol=1e-4)
 
 
+def test_statistics_are_of_the_log_mels_and_of_their_slopes():
+    extractor = MBTFeatureExtractor(feature_size=TINY["num_mel_bins"])
+    waveforms, lengths = padded([16_000, 4_000])
+    vectors = LogMelStatistics(extractor).represent(waveforms, lengths)
+    features, mask = extractor.extract(waveforms, lengths)
+    for vector, frames, real in zip(vectors, features, mask.bool(), strict=True):
+        own = frames[real].double().numpy()
+        longer = np.pad(own, ((2, 2), (0, 0)), mode="edge")
+        slopes = [np.polyfit(range(-2, 3), longer[t : t + 5], 1)[0] for t in range(len(own))]
+        expected = [own.mean(0), own.std(0), own.max(0), np.std(slopes, axis=0), np.max(slopes, axis=0)]
+        np.testing.assert_allclose(vector, np.concatenate(expected), rtol=1e-3, atol=1e-3)
+
+
 def test_frames_cover_a_clip_evenly_from_its_start_to_its_end(encoder):
     waveforms, lengths = padded([16_000, 7_777])
     frames, real = encoder.frames(waveforms, lengths)

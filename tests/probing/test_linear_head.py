@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_similarity
 
-from mbt_speech.probing.linear_head import fit_linear_head
+from mbt_speech.probing import linear_head
+from mbt_speech.probing.linear_head import CENTROIDS, NUM_FOLDS, fit_linear_head, split_folds
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -31,3 +34,57 @@ def test_a_class_without_a_training_clip_is_never_predicted():
     assert set(head.predict(100 * features)) == {0, 2}
     with pytest.raises(ValueError, match="two classes"):
         fit_linear_head(features, 0 * labels, features, labels, 3)
+
+
+def few_clips(num_features: int = 200):
+    """Features (24, num_features) and labels (24,) of 6 classes."""
+    generator = np.random.default_rng(1)
+    labels = np.repeat(np.arange(6), 4)
+    return generator.normal(size=(6, num_features))[labels] + 2 * generator.standard_normal((24, num_features)), labels
+
+
+def test_few_clips_are_cross_validated_and_all_of_them_learned_from():
+    features, labels = few_clips()
+    train = np.tile([True, True, True, False], 6)
+    head = fit_linear_head(features[train], labels[train], features[~train], labels[~train], 6)
+    order = np.concatenate([np.flatnonzero(train), np.flatnonzero(~train)])
+    scaled = (features[order] - features.mean(0)) / features.std(0)
+    reference = LogisticRegression(C=head.inverse_strength, max_iter=5000, tol=1e-10).fit(scaled, labels[order])
+    new = np.random.default_rng(2).normal(size=(50, features.shape[1]))
+    expected = reference.predict_log_proba((new - features.mean(0)) / features.std(0))
+    found = log_softmax(head.logits(new), axis=1)
+    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.85
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    assert 1 / 6 < head.validation_accuracy <= 1
+    assert (head.predict(features) == labels).mean() >= head.validation_accuracy
+
+
+def test_the_only_clip_of_a_class_is_always_learned_from_and_others_are_in_one_fold_each():
+    labels = np.array([0, 1, 1, 2, 2, 2, 2, 2, 2, 2])
+    folds = split_folds(labels, seed=3)
+    assert folds[0] == -1
+    assert folds[1:].min() >= 0
+    assert folds[1] != folds[2]
+    assert sorted(np.bincount(folds[3:], minlength=NUM_FOLDS)) == [1, 1, 1, 2, 2]
+    assert np.array_equal(folds, split_folds(labels, seed=3))
+    assert not np.array_equal(folds, split_folds(labels, seed=4))
+
+
+def test_nearest_centroids_have_the_angle_to_the_mean_of_each_class(monkeypatch):
+    features, labels = few_clips(num_features=10)
+    monkeypatch.setattr(linear_head, "_choose", lambda logits, labels: (max(set(logits) & {CENTROIDS}), 1.0))
+    head = fit_linear_head(features, labels, features[:0], labels[:0], 6)
+    assert head.inverse_strength == CENTROIDS
+    scaled = (features - features.mean(0)) / features.std(0)
+    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
+    centroids = np.stack([scaled[labels == label].mean(0) for label in range(6)])
+    new = np.random.default_rng(2).normal(size=(50, 10))
+    cosines = cosine_similarity((new - features.mean(0)) / features.std(0), centroids)
+    assert np.array_equal(head.predict(new), cosines.argmax(1))
+
+
+def test_of_equally_accurate_heads_the_likelier_is_chosen():
+    labels = np.array([0, 1, 1])
+    sure, wrong = np.array([[2, 0], [0, 2], [0, 2]]), np.array([[0, 9]] * 3)
+    chosen, accuracy = linear_head._choose({0.01: sure / 2, 1.0: sure, 10.0: wrong}, labels)
+    assert (chosen, accuracy) == (1.0, 1.0)
