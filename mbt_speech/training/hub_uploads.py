@@ -14,10 +14,9 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from accelerate import Accelerator
-from huggingface_hub import HfApi, get_token, set_client_factory
+from huggingface_hub import HfApi, get_session, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import logging
-from huggingface_hub.utils._http import default_client_factory
 from tqdm.auto import tqdm
 
 from mbt_speech.arguments import RunArguments
@@ -55,7 +54,6 @@ class HubUploads:
         if not self.is_on:
             return
         _remove_snapshots(self.folder)
-        set_client_factory(_create_client)
         logging.set_verbosity_error()  # it would tell of every attempt
         self.api, self.exists, self.failed = HfApi(token=args.hub_token), False, False
         self.jobs: Queue[tuple[Callable[[], bool], Future]] = Queue()
@@ -162,6 +160,7 @@ class HubUploads:
         return None
 
     def _create_repository(self) -> None:
+        get_session().timeout = REQUEST_SECONDS  # the client's, which the library makes anew after some errors
         if not self.exists:
             url = self.api.create_repo(self.repository, private=self.args.hub_private_repo or None, exist_ok=True)
             self.repository, self.exists = url.repo_id, True
@@ -221,12 +220,6 @@ def _retry_after(error: Exception) -> float | None:
     response = _response(error)
     seconds = "" if response is None else response.headers.get("Retry-After", "")
     return float(seconds) if seconds.isdecimal() else None  # or a date, which the Hub does not send
-
-
-def _create_client():
-    client = default_client_factory()
-    client.timeout = REQUEST_SECONDS
-    return client
 
 
 def _take_snapshot(checkpoint: Path, folder: Path) -> Path:

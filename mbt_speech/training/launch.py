@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from transformers.utils import logging
 
@@ -41,16 +43,20 @@ def start_cpu_processes() -> None:
 
 
 def _asked_for() -> int:
-    """Read the number of processes off the launcher's command line, as the launcher does; 1 without a launcher."""
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-
+    """Read the number of processes off the launcher's command line and its config file; 1 without a launcher."""
     parent = psutil.Process().parent()
     words = parent.cmdline() if parent is not None else []
     launchers = [i for i, word in enumerate(words) if Path(word).name in LAUNCHERS]
     if not launchers:
         return 1
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words[launchers[0] + 1 :]))
-    return args.num_processes if args.num_machines == 1 else 1
+    given = [launch_command_parser().parse_args(words[launchers[0] + 1 :])]
+    if given[0].config_file is not None or not given[0].cpu:  # with --cpu alone, accelerate reads no file
+        given.append(load_config_from_file(given[0].config_file))
+    num_processes, num_machines = (
+        next((number for one in given if (number := getattr(one, name)) is not None), 1)
+        for name in ("num_processes", "num_machines")
+    )
+    return num_processes if num_machines == 1 else 1
 
 
 def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
