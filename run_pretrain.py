@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
-from mbt_speech.data.crop_batches import CropBatches
+from mbt_speech.data.crop_batches import CropBatches, open_crops
 from mbt_speech.data.sources import source
 from mbt_speech.data.step_sampler import derive_seed
 from mbt_speech.presets import PRESETS
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = create_accelerator(args, "pretrain", args.seed)
     uploads = HubUploads(args, accelerator)
     extractor, augmentation, model = build(args)
-    crops = CropBatches(args, accelerator, extractor)
+    crops = open_crops(args, accelerator, extractor)
     max_steps = count_steps(args, crops.num_crops, accelerator.num_processes)
     sparsity = sparsify(args, accelerator, model, max_steps)
     announce(args, accelerator, model, crops.extent, max_steps)
