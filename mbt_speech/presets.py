@@ -131,7 +131,7 @@ PRESETS = {
             "frame_hidden_sizes": [512, 512],
             "concatenate_local_features": True,
             "pooling_mode": "statistics",
-            "pooling_cosines": 3,
+            "pooling_cosines": 4,
         },
     ),
     # arXiv 2309.03619: 2048 latents (its layers are not given: a one-channel ResNet-50 has that width).

@@ -53,6 +53,8 @@ class MBTConfig(PreTrainedConfig):
         pooling_cosines (`int`, *optional*, defaults to 0):
             Of `"statistics"` alone: coefficients of a cosine transform over time that tell in which order things are
             said, of the local features where frames hold them, else of whole frames.
+        pooling_bands (`int`, *optional*, defaults to 4):
+            Bands of neighboring frequencies over which local features are averaged for the cosines.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout in front of each per-frame linear layer and in front of the classifier.
         encoder_density (`float`, *optional*, defaults to 1.0):
@@ -99,6 +101,7 @@ class MBTConfig(PreTrainedConfig):
     concatenate_local_features: bool = False
     pooling_mode: Literal["mean_max", "mean", "statistics"] = "mean_max"
     pooling_cosines: int = 0
+    pooling_bands: int = 4
     hidden_dropout_prob: float | int = 0.0
     encoder_density: float | int = 1.0
     projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
@@ -136,8 +139,8 @@ class MBTConfig(PreTrainedConfig):
 
     @property
     def ordered_size(self) -> int:
-        """How much of a frame, from its beginning, the cosines over time read: the local features, or all of it."""
-        return self.local_size if self.concatenate_local_features else self.hidden_size
+        """Width of what the cosines over time are of: the local features in bands, or a whole frame."""
+        return self.hidden_sizes[-1] * self.pooling_bands if self.concatenate_local_features else self.hidden_size
 
     @property
     def local_size(self) -> int:
@@ -156,7 +159,7 @@ class MBTConfig(PreTrainedConfig):
                 f"and have {[len(stage) for stage in stages]}: give lists of one length."
             )
         sizes = [*stages, self.frame_hidden_sizes, self.projector_sizes]
-        sizes += [[self.num_mel_bins, self.context_size, self.prediction_steps]]
+        sizes += [[self.num_mel_bins, self.pooling_bands, self.context_size, self.prediction_steps]]
         sizes += [[1 if self.embedding_size is None else self.embedding_size]]
         if min(min(values, default=1) for values in sizes) < 1 or not self.projector_sizes:
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")

@@ -24,8 +24,8 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         attention_mask: 1 for real input frames, 0 for padding, (B, T); without it every frame is real.
         config: Its `pooling_mode` is `"mean"`, (B, H), `"mean_max"`, the sum of mean and maximum, (B, H), or
             `"statistics"`: mean, standard deviation and maximum side by side, each frame weighted by
-            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the local features, if
-            frames hold them, else of whole frames: (B, P).
+            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the `ordered_features`:
+            (B, P).
     """
     if attention_mask is None:
         attention_mask = input_features.new_ones(input_features.shape[:2])
@@ -39,7 +39,7 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         mean = torch.einsum("bt,bth->bh", weights, frames)
         variance = torch.einsum("bt,bth->bh", weights, (frames - mean.unsqueeze(1)).square())
         deviation = variance.clamp(min=MIN_VARIANCE).sqrt()
-        cosines = temporal_cosines(frames[..., : config.ordered_size], weights, config.pooling_cosines)
+        cosines = temporal_cosines(ordered_features(frames, config), weights, config.pooling_cosines)
         return torch.cat([mean, deviation, maximum, cosines], dim=1)
     mean = (frames * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return mean if config.pooling_mode == "mean" else mean + maximum
@@ -71,6 +71,18 @@ def speech_weights(input_features: Tensor, attention_mask: Tensor, stride: int) 
     loudest = level.masked_fill(mask == 0, torch.finfo(level.dtype).min).amax(dim=1, keepdim=True)
     weights = torch.sigmoid(SPEECH_SLOPE * (level - loudest + SPEECH_RANGE)) * mask
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def ordered_features(frames: Tensor, config: MBTConfig) -> Tensor:
+    """Returns what the cosines over time are of: (B, T', H) to (B, T', `ordered_size`).
+
+    Local features, where frames hold them, are averaged over neighboring frequencies: in which order things are said
+    takes few numbers, so that they do not outweigh those which tell voices apart.
+    """
+    if not config.concatenate_local_features:
+        return frames
+    local = frames[..., : config.local_size].unflatten(-1, (-1, config.hidden_sizes[-1]))
+    return torch.nn.functional.adaptive_avg_pool2d(local, (config.pooling_bands, config.hidden_sizes[-1])).flatten(2)
 
 
 def temporal_cosines(frames: Tensor, weights: Tensor, num_cosines: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from modeling_mbt import MBTConfig, MBTModel
 from modeling_mbt.encoder_mbt import frame_center, time_stride
-from modeling_mbt.pooling_mbt import speech_weights, temporal_cosines
+from modeling_mbt.pooling_mbt import ordered_features, speech_weights, temporal_cosines
 from tests.support.models import SMALL_MAX_POOL, TINY, stir
 
 EVEN = torch.full((1, 50), 1 / 50)
@@ -70,6 +70,15 @@ def test_cosines_are_orthogonal_tell_order_and_forget_the_mean():
     )
     backwards = temporal_cosines(frames.flip(1), EVEN, 2).view(2, 3)
     torch.testing.assert_close(backwards[0], -coefficients[0], atol=1e-5, rtol=1e-5)
+
+
+def test_cosines_of_local_features_are_of_bands_of_neighboring_frequencies():
+    config = MBTConfig(**SMALL_MAX_POOL)
+    frames = torch.rand(2, 7, config.hidden_size)
+    bands = ordered_features(frames, config)
+    local = frames[..., : config.local_size].reshape(2, 7, 2, 2, 6)  # bands, frequencies of a band, channels
+    torch.testing.assert_close(bands, local.mean(3).flatten(2))
+    assert bands.shape[2] == config.ordered_size
 
 
 def test_pooling_has_a_finite_gradient_where_frames_do_not_vary():

@@ -10,7 +10,7 @@ SMALL_BOTTLENECK = {"num_mel_bins": 33, "embedding_size": 4, "layer_type": "bott
 SMALL_MAX_POOL = {"num_mel_bins": 16, "layer_type": "max_pool", "hidden_sizes": [4, 6], "depths": [1, 2],
                   "time_strides": [2, 2], "frequency_strides": [2, 2], "frame_hidden_sizes": [12, 10],
                   "concatenate_local_features": True, "pooling_mode": "statistics", "pooling_cosines": 2,
-                  "projector_sizes": [10, 6]}  # fmt: skip
+                  "pooling_bands": 2, "projector_sizes": [10, 6]}  # fmt: skip
 
 
 def stir(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
