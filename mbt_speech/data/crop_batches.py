@@ -43,7 +43,7 @@ def open_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBT
     settings = {
         "crop_seconds": args.crop_seconds or PRESETS[args.preset].crop_seconds,
         "sampling_rate": extractor.sampling_rate,
-        "crops_per_item": 2 if args.views == "two_crops" else 1,
+        "crops_per_item": 2 if chosen_views(args) == "two_crops" else 1,
         "seed": args.seed,
         "on_bad_audio": args.on_bad_audio,
     }
@@ -65,7 +65,7 @@ class CropBatches(ABC):
 
     def __init__(self, args: PretrainArguments, accelerator: Accelerator, crops: CropDataset | StreamedCrops):
         self.args, self.accelerator = args, accelerator
-        self.extent, self.crop_seconds = crops.extent, crops.crop_seconds
+        self.extent, self.crop_seconds, self.views = crops.extent, crops.crop_seconds, chosen_views(args)
 
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Yields this process's micro-batches of the steps from `start_step` on: `waveforms` (B, S) and the like."""
@@ -98,6 +98,11 @@ class CropBatches(ABC):
             "worker_init_fn": keep_out_of_signals,
             "generator": torch.Generator(),  # or else it draws from the global one, which a resumed run has restored
         }
+
+
+def chosen_views(args: PretrainArguments) -> str:
+    """Returns `--views`, or the preset's own."""
+    return args.views or PRESETS[args.preset].sound.views
 
 
 class IndexedCropBatches(CropBatches):
