@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
     watch = CollapseWatch()
     for micro_batches in run.steps(crops):  # x
-        views = distort(args, accelerator, micro_batches, extractor, augmentation, model, run.step)  # t(x), t'(x)
+        views = distort(args, accelerator, micro_batches, extractor, augmentation, run.step)  # t(x), t'(x)
         output = backpropagate_views(accelerator, run.network, views)  # z = g(f(y)), the objective, its gradient
         run.update(measure(args, accelerator, model, output, run, watch))
         if probe is not None and run.is_due(args.eval_steps):
@@ -99,14 +99,13 @@ def distort(
     micro_batches: list[dict],
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
-    model: MBTForPreTraining,
     step: int,
 ) -> list[Views]:
-    """Make the views of each of this process's micro-batches of a step."""
+    """Make the two views of each of this process's micro-batches of a step."""
     first = accelerator.process_index * len(micro_batches)
     seeds = [derive_seed(args.seed, step, first + number) for number in range(len(micro_batches))]
     return [
-        make_views(accelerator, batch, extractor, augmentation, seed, model.order_projector is not None)
+        make_views(accelerator, batch, extractor, augmentation, seed)
         for batch, seed in zip(micro_batches, seeds, strict=True)
     ]
 
@@ -117,20 +116,13 @@ def make_views(
     extractor: MBTFeatureExtractor,
     augmentation: MBTAugmentation,
     seed: int,
-    with_order: bool = False,
-) -> Views:
-    """y_a = t(x), y_b = t'(x): two views (B, T, M) of the batch's crops (B, S), zeros after their ends included.
-
-    With a third one of the first crops, where the order of frames is compared too.
-    """
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y_a = t(x), y_b = t'(x): two views (B, T, M) of the batch's crops (B, S), zeros after their ends included."""
     batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
     generator = torch.Generator().manual_seed(seed)
     view_a, _ = augmentation(batch["waveforms"], extractor, generator)
     view_b, _ = augmentation(batch.get("second_waveforms", batch["waveforms"]), extractor, generator)
-    if not with_order:
-        return view_a, view_b
-    view_c, _ = augmentation.for_order()(batch["waveforms"], extractor, generator)
-    return view_a, view_b, view_c
+    return view_a, view_b
 
 
 def measure(
@@ -166,7 +158,6 @@ def announce(
     )
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
-        floor *= 1 if model.order_projector is None else 2
         accelerator.print(
             f"The floor of the loss is {floor:.4g}: no network gets below it with this batch and projector."
         )

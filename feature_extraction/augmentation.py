@@ -53,7 +53,7 @@ FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 
 
 class MBTAugmentation:
-    """Distorts waveforms, then their features, by lists of distortions.
+    """Distorts waveforms, then their features, by two lists of distortions.
 
     A distortion is a mapping such as `{"name": "fader", "gain": 1.0, "p": 0.5}`: a name of `WAVEFORM_DISTORTIONS` or
     `FEATURE_DISTORTIONS`, parameters of that function, and the probability `p` (1 by default) with which each clip
@@ -65,25 +65,18 @@ class MBTAugmentation:
     Args:
         waveform: distortions of waveforms, in order.
         features: distortions of features, in order.
-        order: distortions of features, in order, of the third view, with which the order of frames is compared; by
-            default those of `features`.
 
     Raises:
         ValueError: for an unknown distortion or parameter, or a value of the wrong form.
     """
 
-    def __init__(self, waveform: Sequence[Step] = (), features: Sequence[Step] = (), order: Sequence[Step] = ()):
+    def __init__(self, waveform: Sequence[Step] = (), features: Sequence[Step] = ()):
         for step in waveform:
             _check_step(step, WAVEFORM_DISTORTIONS)
-        for step in (*features, *order):
+        for step in features:
             _check_step(step, FEATURE_DISTORTIONS)
         self.waveform = deepcopy(list(waveform))
         self.features = deepcopy(list(features))
-        self.order = deepcopy(list(order))
-
-    def for_order(self) -> "MBTAugmentation":
-        """The distortions of the third view."""
-        return MBTAugmentation(self.waveform, self.order or self.features)
 
     def __call__(
         self,
@@ -134,9 +127,8 @@ class MBTAugmentation:
         return _distort(standardised, self.features, distort, generator) * std + mean
 
     def to_dict(self) -> dict[str, list[Step]]:
-        """The lists, ready for JSON or YAML."""
-        lists = {"waveform": self.waveform, "features": self.features}
-        return deepcopy(lists | ({"order": self.order} if self.order else {}))
+        """The two lists, ready for JSON or YAML."""
+        return deepcopy({"waveform": self.waveform, "features": self.features})
 
     @classmethod
     def from_dict(cls, lists: Mapping[str, Sequence[Step]]) -> "MBTAugmentation":

@@ -44,18 +44,7 @@ STRONG = Sound(
             {"name": "fader", "gain": 0.5},
             {"name": "time_mask", "width": 0.3},
             {"name": "frequency_mask", "width": 0.3},
-        ],
-        # Words stay the same in another voice, said faster or slower.
-        "order": [
-            {
-                "name": "random_resize_crop",
-                "time_scale": [0.8, 1.25],
-                "frequency_scale": [0.8, 1.25],
-                "time_canvas": 1.25,
-            },
-            {"name": "band_equalizer", "gain": 1.0},
-            {"name": "fader", "gain": 0.5},
-        ],
+        ]
     },
     views="two_crops",
 )

@@ -130,11 +130,14 @@ class MBTConfig(PreTrainedConfig):
     @property
     def pooled_size(self) -> int:
         """Width P of the pooled representation."""
-        return self.statistics_size + self.pooling_cosines * self.ordered_size
+        return self.projected_size + self.pooling_cosines * self.ordered_size
 
     @property
-    def statistics_size(self) -> int:
-        """Width of the pooled representation without the cosines, which stand at its end."""
+    def projected_size(self) -> int:
+        """How much of the pooled representation, from its beginning, the projector reads: all but the cosines.
+
+        Two crops of an utterance say different things, so that there is nothing in the order of them to agree on.
+        """
         return self.hidden_size * (3 if self.pooling_mode == "statistics" else 1)
 
     @property

@@ -47,8 +47,6 @@ class MBTForPreTrainingOutput(ModelOutput):
         projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was foretold of them,
             (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
         projections_b: The same of the second view.
-        order_projections: Latents of the order of the first view's frames, (B, D), where there is a third view.
-        order_projections_c: The same of the third view.
         representations: The pooled frames of the first view, (B, P).
         representations_b: The same of the second view, (B, P).
     """
@@ -58,15 +56,8 @@ class MBTForPreTrainingOutput(ModelOutput):
     redundancy_loss: Tensor | None = None
     projections: Tensor | None = None
     projections_b: Tensor | None = None
-    order_projections: Tensor | None = None
-    order_projections_c: Tensor | None = None
     representations: Tensor | None = None
     representations_b: Tensor | None = None
-
-    def latents(self) -> dict[str, Tensor]:
-        """Returns what the objective compares, by the names of `MBTForPreTraining.compare`'s arguments."""
-        names = ("projections", "projections_b", "order_projections", "order_projections_c")
-        return {name: self[name] for name in names if self.get(name) is not None}
 
 
 class MBTPreTrainedModel(PreTrainedModel):
@@ -164,12 +155,7 @@ class MBTModel(MBTPreTrainedModel):
 
 
 class MBTForPreTraining(MBTPreTrainedModel):
-    """Encoder, projector g (of `"cpc"` the context network) and the objective over two views.
-
-    A representation with cosines over time has a second projector for them: the objective is the sum over the
-    statistics of two views, which may be crops of different words, and over the order in which frames follow one
-    another in the first and a third view, which must be of one crop.
-    """
+    """Encoder, projector g (of `"cpc"` the context network) and the objective over two views."""
 
     def __init__(self, config: MBTConfig):
         super().__init__(config)
@@ -180,79 +166,53 @@ class MBTForPreTraining(MBTPreTrainedModel):
             steps = range(first, first + config.prediction_steps)
             self.projector = MBTContextNetwork(config.hidden_size, config.context_size, steps)
         else:
-            self.projector = MBTProjector(config.statistics_size, config)
-        self.order_projector = None
-        if config.pooling_cosines and config.objective != "cpc":
-            self.order_projector = MBTProjector(config.pooled_size - config.statistics_size, config)
+            self.projector = MBTProjector(config)
         self.post_init()
 
     def forward(
         self,
         input_features: Tensor,
         input_features_b: Tensor | None = None,
-        input_features_c: Tensor | None = None,
         attention_mask: Tensor | None = None,
         attention_mask_b: Tensor | None = None,
-        attention_mask_c: Tensor | None = None,
         return_loss: bool = True,
         return_dict: bool | None = None,
         **kwargs,
     ) -> MBTForPreTrainingOutput | tuple[Tensor, ...]:
-        """Projects views of a batch of crops and compares them.
+        """Project two views of a batch of crops and compare them.
 
         Args:
             input_features: The first view, (B, T, M).
             input_features_b: The second view of the same crops, (B, T, M); without it there is no loss.
-            input_features_c: Another view of the crops of the first one, (B, T, M), for the objective over the order
-                of frames; without it, that part of the loss is left out.
             attention_mask: 1 for real frames of the first view, (B, T).
             attention_mask_b: 1 for real frames of the second view, (B, T).
-            attention_mask_c: 1 for real frames of the third view, (B, T).
             return_loss: Compute the objective.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
             ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
-                short to predict anything. Or a third view for a model without an order to compare.
+                short to foretell anything.
         """
         output = MBTForPreTrainingOutput()
         output["representations"], output["projections"] = self._view(input_features, attention_mask)
         if input_features_b is not None:
             output["representations_b"], output["projections_b"] = self._view(input_features_b, attention_mask_b)
-        if input_features_c is not None:
-            third = self.mbt(input_features_c, attention_mask_c, return_dict=True).pooler_output
-            output["order_projections"] = self._project_order(output["representations"])
-            output["order_projections_c"] = self._project_order(third)
-        if input_features_b is not None and return_loss:
-            for name, value in self.compare(**output.latents())._asdict().items():
-                output[name] = value
+            if return_loss:
+                objective = self.compare(output["projections"], output["projections_b"])
+                for name, value in objective._asdict().items():
+                    output[name] = value
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
-    def compare(
-        self,
-        projections: Tensor,
-        projections_b: Tensor,
-        order_projections: Tensor | None = None,
-        order_projections_c: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Computes the config's objective on what `latents` of an output gives.
-
-        In several processes each gives its own rows. With projections of order, every term is the sum of two.
+    def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:
+        """The config's objective on the projections of two views; in several processes each gives its own rows.
 
         Raises:
             ValueError: Fewer than two clips in the global batch.
         """
-        objective = self._objective(projections, projections_b)
-        if order_projections is None or order_projections_c is None:
-            return objective
-        order = self._objective(order_projections, order_projections_c)
-        return ObjectiveOutput(*(a + b for a, b in zip(objective, order, strict=True)))
-
-    def _objective(self, z_a: Tensor, z_b: Tensor) -> ObjectiveOutput:
         return compute_objective(
-            z_a=z_a,
-            z_b=z_b,
+            z_a=projections,
+            z_b=projections_b,
             redundancy_loss_weight=self.config.redundancy_loss_weight,
             **_objective_arguments(self.config),
         )
@@ -265,17 +225,9 @@ class MBTForPreTraining(MBTPreTrainedModel):
         """Representations and projections."""
         output = self.mbt(input_features, attention_mask, return_dict=True)
         if isinstance(self.projector, MBTProjector):
-            return output.pooler_output, self.projector(output.pooler_output[:, : self.config.statistics_size])
+            return output.pooler_output, self.projector(output.pooler_output[:, : self.config.projected_size])
         mask = stride_mask(attention_mask, time_stride(self.config))
         return output.pooler_output, self.projector(output.last_hidden_state, mask)
-
-    def _project_order(self, representations: Tensor) -> Tensor:
-        if self.order_projector is None:
-            raise ValueError(
-                "A third view is for a model that compares the order of frames: set `pooling_cosines`, or leave "
-                "`input_features_c` out."
-            )
-        return self.order_projector(representations[:, self.config.statistics_size :])
 
 
 class MBTForSequenceClassification(MBTPreTrainedModel):

@@ -16,9 +16,9 @@ class MBTProjector(nn.Module):
     As in arXiv 2103.03230.
     """
 
-    def __init__(self, input_size: int, config: MBTConfig):
+    def __init__(self, config: MBTConfig):
         super().__init__()
-        widths = [input_size, *config.projector_sizes]
+        widths = [config.projected_size, *config.projector_sizes]
         layers = []
         for i, o in pairwise(widths[:-1]):
             layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]

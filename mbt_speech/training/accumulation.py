@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
 
-Views = tuple[Tensor, ...]
+Views = tuple[Tensor, Tensor]
 Losses = dict[str, Tensor]
 
 
@@ -31,7 +31,7 @@ def backpropagate_views(
     Args:
         accelerator: Of `create_accelerator`; brings mixed precision, loss scaling and the mean over processes.
         network: The prepared `MBTForPreTraining`.
-        micro_batches: The views, (B, T, M), of each: two, or three where the order of frames is compared.
+        micro_batches: The two views, (B, T, M), of each.
 
     Returns:
         The output over all of this process's micro-batches, (k B, D) and (k B, H); the loss is that of the N pairs.
@@ -56,7 +56,7 @@ def backpropagate_views(
                 accelerator.backward(
                     sum(
                         (z * slice_.to(z.dtype)).sum()
-                        for z, slice_ in zip(again.latents().values(), slices, strict=True)
+                        for z, slice_ in zip((again.projections, again.projections_b), slices, strict=True)
                     )
                 )
     return output
@@ -100,12 +100,12 @@ def _project_all(network: nn.Module, micro_batches: Sequence[Views]) -> list[MBT
 
 
 def _differentiate(model: MBTForPreTraining, output: MBTForPreTrainingOutput) -> Sequence[Tensor]:
-    """Put the objective into `output` and return its gradient for every projection."""
-    leaves = {name: z.detach().requires_grad_() for name, z in output.latents().items()}
-    objective = model.compare(**leaves)
+    """Put the objective into `output` and give its gradient for the two projections."""
+    leaves = [output[name].detach().requires_grad_() for name in ("projections", "projections_b")]
+    objective = model.compare(*leaves)
     for name, value in objective._asdict().items():
         output[name] = value.detach()
-    return torch.autograd.grad(objective.loss, list(leaves.values()))
+    return torch.autograd.grad(objective.loss, leaves)
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -139,14 +139,6 @@ def test_a_pipeline_owns_its_lists():
     assert pipeline.to_dict() == {"waveform": [{"name": "gain", "db": [0, 3]}], "features": []}
 
 
-def test_the_third_view_has_distortions_of_its_own_or_those_of_the_others():
-    fader, noise = [{"name": "fader"}], [{"name": "noise"}]
-    assert MBTAugmentation(features=fader).for_order().features == fader
-    pipeline = MBTAugmentation(features=fader, order=noise)
-    assert pipeline.for_order().features == noise
-    assert MBTAugmentation.from_dict(pipeline.to_dict()).order == noise
-
-
 def test_a_view_is_replayed_by_its_seed_and_differs_from_the_next_one():
     waveforms, extractor, generator = some_waveforms(), MBTFeatureExtractor(), seeded(5)
     views = [EVERYTHING(waveforms, extractor, generator)[0] for _ in range(2)]

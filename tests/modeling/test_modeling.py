@@ -86,23 +86,6 @@ def test_pre_training_returns_the_objective_of_its_projections_by_name(objective
         torch.testing.assert_close(getattr(output, name), getattr(expected, name))
 
 
-def test_a_third_view_adds_the_objective_of_the_order_of_frames():
-    model = MBTForPreTraining(MBTConfig(**SMALL_MAX_POOL, objective="mbt"))
-    views = torch.randn(3, 8, 20, 16)
-    output = model(*views)
-    statistics = modified_barlow_twins_loss(output.projections, output.projections_b, redundancy_loss_weight=0.005)
-    order = modified_barlow_twins_loss(
-        output.order_projections, output.order_projections_c, redundancy_loss_weight=0.005
-    )
-    for name in ("loss", "invariance_loss", "redundancy_loss"):
-        torch.testing.assert_close(output[name], getattr(statistics, name) + getattr(order, name))
-
-
-def test_a_third_view_needs_a_model_that_compares_order():
-    with pytest.raises(ValueError, match="set `pooling_cosines`"):
-        MBTForPreTraining(MBTConfig(**TINY))(*torch.randn(3, 8, 20, 16))
-
-
 def test_one_view_gives_projections_without_a_loss():
     output = MBTForPreTraining(MBTConfig(**TINY)).eval()(torch.randn(2, 20, 16))
     assert output.loss is None
@@ -112,10 +95,6 @@ def test_one_view_gives_projections_without_a_loss():
 def test_every_learnt_tensor_gets_a_gradient():
     for model, views in (
         (MBTForPreTraining(MBTConfig(**TINY)), {"input_features_b": torch.randn(8, 20, 16)}),
-        (
-            MBTForPreTraining(MBTConfig(**SMALL_MAX_POOL)),
-            {"input_features_b": torch.randn(8, 20, 16), "input_features_c": torch.randn(8, 20, 16)},
-        ),
         (MBTForSequenceClassification(MBTConfig(**TINY)), {"labels": torch.arange(8) % 2}),
     ):
         model(torch.randn(8, 20, 16), **views).loss.backward()

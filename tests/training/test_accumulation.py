@@ -94,20 +94,6 @@ def test_so_they_do_under_every_normalization_that_looks_along_the_batch(kind):
     compare([6] * 4, build("bt", latent_normalization=kind), tolerance=1e-9)
 
 
-@pytest.mark.parametrize("objective", ["bt", "infonce"])
-def test_so_they_do_with_a_third_view_for_the_order_of_frames(objective):
-    model = build(objective, pooling_mode="statistics", pooling_cosines=2)
-    view_a, view_b = make_views()
-    views = (view_a, view_b, view_a + 0.3 * view_b.flip(0))
-    losses, gradients = losses_and_gradients(Accelerator(cpu=True), model, micro_batches([NUM_PAIRS], views))
-    model.zero_grad()
-    again = losses_and_gradients(Accelerator(cpu=True), model, micro_batches([10, 13, 1], views))
-    torch.testing.assert_close(again[0], losses, rtol=1e-9, atol=1e-9)
-    assert gradients["order_projector.layers.0.weight"].any()
-    for name, gradient in again[1].items():
-        torch.testing.assert_close(gradient, gradients[name], rtol=1e-8, atol=1e-9, msg=name)
-
-
 def test_so_they_do_in_float32():
     compare([6] * 4, build("mbt", dtype=torch.float32), dtype=torch.float32, tolerance=1e-5)
 
