@@ -83,15 +83,15 @@ def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """The filterbank in groups of neighbouring bands, each with only the bins it hears: a quarter of the matrix.
+    """The filterbank in groups of neighbouring bands, each with only the bins it reads: a quarter of the matrix.
 
     Every weight stands twice, for the two parts of its bin, so that the product sums them on the way.
     """
     filterbank = torch.tensor(mel_filterbank(*mel_arguments), dtype=torch.float32, device=device)
     blocks = []
     for weights in filterbank.split(BANDS_PER_BLOCK, dim=1):
-        heard = weights.any(1).nonzero()
-        first, end = int(heard[0]), int(heard[-1]) + 1
+        used = weights.any(1).nonzero()
+        first, end = int(used[0]), int(used[-1]) + 1
         blocks.append((slice(2 * first, 2 * end), weights[first:end].repeat_interleave(2, dim=0).contiguous()))
     return blocks
 
@@ -306,7 +306,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             logger.warning(f"Pass `sampling_rate`: audio of another rate than {self.sampling_rate} Hz goes unnoticed.")
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"This extractor hears {self.sampling_rate} Hz and was given {sampling_rate} Hz: resample first, "
+                f"This extractor expects {self.sampling_rate} Hz and was given {sampling_rate} Hz: resample first, "
                 f"for example with `to_waveform(audio, {self.sampling_rate})`."
             )
 

@@ -16,7 +16,7 @@ from .draws import normal, other_clips, uniform
 
 Bounds = Sequence[float]
 
-FLAT_BELOW_HZ = 100.0  # coloured noise would otherwise spend its power where nothing is heard
+FLAT_BELOW_HZ = 100.0  # colored noise would otherwise spend its power below the speech
 NEPERS_PER_60_DB = 3 * math.log(10)
 FILTER_ORDER = 8
 
@@ -49,8 +49,8 @@ def noise(
     """Add noise with a power spectrum of 1 / f^exponent (0 white, 2 brown) at a signal-to-noise ratio in dB."""
     num_samples = waveforms.shape[1]
     frequencies = _frequencies(waveforms, sampling_rate).clamp(min=FLAT_BELOW_HZ)
-    colour = frequencies ** (-_per_clip(exponent, waveforms, generator) / 2)
-    spectrum = torch.view_as_complex(normal((*colour.shape, 2), waveforms, generator)).mul_(colour)
+    color = frequencies ** (-_per_clip(exponent, waveforms, generator) / 2)
+    spectrum = torch.view_as_complex(normal((*color.shape, 2), waveforms, generator)).mul_(color)
     noises = torch.fft.irfft(spectrum, _fft_length(num_samples))[:, :num_samples]
     return add_at_snr(waveforms, noises, snr_db, generator)
 

@@ -66,7 +66,7 @@ class MBTConfig(PreTrainedConfig):
         context_size (`int`, *optional*, defaults to 256):
             Of `"cpc"` alone: width of the recurrent network that reads the frames, and dimension of their latents.
         prediction_steps (`int`, *optional*, defaults to 4):
-            Of `"cpc"` alone: frames K that are foretold from each frame. The first is the nearest one that shares no
+            Of `"cpc"` alone: frames K that are predicted from each frame. The first is the nearest one that shares no
             input with it, which `encoder_mbt.first_unseen_step` derives.
         objective (`str`, *optional*, defaults to `"bt"`):
             Name of the objective: `"bt"`, `"mbt"` or another of `named_objectives_mbt.OBJECTIVES`, of which `"cpc"`

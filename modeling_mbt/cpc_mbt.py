@@ -3,7 +3,7 @@
 Axes: N clips in the batch of all processes together, n clips of this process, T' frames, H hidden size, K predictions
 of each frame, D dimensions of a frame's latent.
 
-Projections are (n, T', 1 + K, D + 1). Entry 0 of a frame is its latent z, the others are what was foretold of it; the
+Projections are (n, T', 1 + K, D + 1). Entry 0 of a frame is its latent z, the others are what was predicted of it; the
 last dimension is 1 where there is such a frame or prediction, and 0 in padding and before the first prediction.
 """
 
@@ -22,7 +22,7 @@ class MBTContextNetwork(nn.Module):
     """Frames to latents and predictions, (n, T', H), (n, T') -> (n, T', 1 + K, D + 1).
 
     z_t is linear in frame t, the context c_t is the state, of D dimensions too, of a GRU that has read z_1 to z_t, and
-    W_k c_t foretells z_{t+k} (section 2.2), for every k in `steps`, in frames. The encoder hears to both sides: frames
+    W_k c_t predicts z_{t+k} (section 2.2), for every k in `steps`, in frames. The encoder looks to both sides: frames
     nearer than its `first_unseen_step` share input with frame t, from which a prediction could be copied.
 
     Raises:
@@ -40,7 +40,7 @@ class MBTContextNetwork(nn.Module):
         """Give the projections."""
         if frames.shape[1] <= max(self.steps):
             raise ValueError(
-                f"Predictive coding foretells frames {self.steps[0]} to {self.steps[-1]} ahead and was given clips of "
+                f"Predictive coding predicts frames {self.steps[0]} to {self.steps[-1]} ahead and was given clips of "
                 f"{frames.shape[1]} frames: take longer crops, or an encoder of smaller time strides."
             )
         latents = self.latent(frames)
@@ -81,11 +81,11 @@ def cpc_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOut
 
 def _mean_terms(z: Tensor, sizes: list[int], temperature: float) -> Tensor:
     """Attraction and spread of one view, (2,)."""
-    unit, foretold = unit_norm(z[..., :-1]), z[:, :, 1:, -1].detach()
+    unit, predicted = unit_norm(z[..., :-1]), z[:, :, 1:, -1].detach()
     latents, predictions = unit[:, :, 0], unit[:, :, 1:]
     attraction = -(predictions * latents.unsqueeze(2)).sum(-1) / temperature
     spread = (_candidates(z, latents, predictions, sizes) / temperature).logsumexp(-1)
-    sums = torch.stack([(attraction * foretold).sum(), (spread * foretold).sum(), foretold.sum()])
+    sums = torch.stack([(attraction * predicted).sum(), (spread * predicted).sum(), predicted.sum()])
     *sums, number = sum_over_processes(sums, sizes)
     return torch.stack(sums) / number
 

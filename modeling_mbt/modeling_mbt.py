@@ -44,7 +44,7 @@ class MBTForPreTrainingOutput(ModelOutput):
             `return_loss=False`.
         invariance_loss: Its first term, that draws two views (of `"cpc"` a frame and its predictions) together, ().
         redundancy_loss: Its second term, unweighted, that decorrelates the latents, ().
-        projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was foretold of them,
+        projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was predicted of them,
             (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
         projections_b: The same of the second view.
         representations: The pooled frames of the first view, (B, P).
@@ -192,7 +192,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
 
         Raises:
             ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
-                short to foretell anything.
+                short to predict anything.
         """
         output = MBTForPreTrainingOutput()
         output["representations"], output["projections"] = self._view(input_features, attention_mask)
