@@ -1,4 +1,4 @@
-"""Contrastive predictive coding: its objective against a naive reference, what its network hears and foretells.
+"""Contrastive predictive coding: its objective against a naive reference, what its network reads and predicts.
 
 Axes: N clips, T' frames, K predictions of a frame, D dimensions of a latent.
 """
