@@ -291,7 +291,11 @@ def test_without_padding_each_clip_keeps_its_own_frames(padding):
 @pytest.mark.parametrize(
     ("clips", "kwargs", "complaint"),
     [
-        (np.zeros(16000, np.float32), {"sampling_rate": 8000}, "expects 16000 Hz and was given 8000 Hz: resample first"),
+        (
+            np.zeros(16000, np.float32),
+            {"sampling_rate": 8000},
+            "expects 16000 Hz and was given 8000 Hz: resample first",
+        ),
         ([], {}, "no audio here"),
         (np.zeros(0, np.float32), {}, "no audio here"),
         ([np.zeros(16000, np.float32), np.zeros(0, np.float32)], {}, "Clip 1 has 0 samples"),

@@ -16,7 +16,7 @@ from modeling_mbt.encoder_mbt import first_unseen_step, time_stride
 from modeling_mbt.named_objectives_mbt import compute_objective, validate_objective
 from tests.support.models import SMALL_BOTTLENECK, SMALL_MAX_POOL, TINY, stir
 
-CPC = {**TINY, "objective": "cpc", "context_size": 5, "prediction_steps": 2}  # foretells 4 and 5 frames ahead
+CPC = {**TINY, "objective": "cpc", "context_size": 5, "prediction_steps": 2}  # predicts 4 and 5 frames ahead
 NUM_CLIPS, NUM_FRAMES, NUM_PREDICTIONS, NUM_DIMS = 6, 7, 2, 4
 
 
@@ -137,7 +137,7 @@ def test_the_first_predicted_frame_is_the_nearest_that_shares_no_input(name):
     assert not heard(middle) & heard(middle + step)
 
 
-def test_the_presets_foretell_what_their_crops_hold():
+def test_the_presets_predict_what_their_crops_hold():
     assert first_unseen_step(PRESETS["strong"].config()) == 3  # of 40 ms
     assert first_unseen_step(PRESETS["tiny"].config()) == 4
     for name in ("strong", "tiny"):
@@ -185,10 +185,10 @@ def test_the_latent_of_a_clip_is_the_mean_over_its_frames():
     assert torch.equal(clip_latents(z[:, 0, 0]), z[:, 0, 0])
 
 
-def test_a_clip_that_is_too_short_to_foretell_anything_is_refused():
+def test_a_clip_that_is_too_short_to_predict_anything_is_refused():
     model = MBTForPreTraining(MBTConfig(**CPC))
     assert model(torch.randn(2, 12, 16), torch.randn(2, 12, 16)).loss.isfinite()
-    with pytest.raises(ValueError, match="foretells frames 4 to 5 ahead and was given clips of 5 frames"):
+    with pytest.raises(ValueError, match="predicts frames 4 to 5 ahead and was given clips of 5 frames"):
         model(torch.randn(2, 10, 16), torch.randn(2, 10, 16))
 
 
