@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFORMANCE := $(VENV)/sdist
 
-.PHONY: help demo ablation report test test-fast lint bench clean
+.PHONY: help demo real ablation report test test-fast lint bench clean
 
 help:
 	@echo "make demo   pre-train and fine-tune on the built-in synthetic corpus, offline, in minutes (runs/demo)"
+	@echo "make real   the same on real speech, which apt-get downloads from Debian's or Ubuntu's packages (runs/real)"
 	@echo "make ablation NAME=density   one of recipes/ablations on the built-in corpus (runs/ablations)"
 	@echo "make report gather everything below runs on one page (runs/report)"
 	@echo "make test   run the tests"
@@ -18,6 +19,9 @@ help:
 
 demo: $(READY)
 	$(BIN)/mbt demo
+
+real: $(READY)
+	$(BIN)/mbt real
 
 ablation: $(READY)
 	$(BIN)/mbt ablation recipes/ablations/$(NAME).yaml

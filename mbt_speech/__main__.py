@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": Command("mbt_speech.corpora.prepare", "describe a public data set for training, or build one"),
     "report": Command("mbt_speech.reports.report", "gather all runs on one page", "train"),
     "ablation": Command("mbt_speech.experiments.ablation", "pre-train and compare encoders over a grid", "train"),
+    "real": Command("mbt_speech.experiments.real_speech", "pre-train and compare encoders on real speech", "real"),
     "demo": Command("mbt_speech.experiments.demo", "pre-train and fine-tune on synthetic speech", "demo"),
 }
 

@@ -11,6 +11,9 @@ from mbt_speech.subcommands import Command, add_commands
 PUBLIC, SYNTHETIC = "mbt_speech.corpora.public_sets", "mbt_speech.corpora.synthetic.corpus"
 SETS = {
     "crema_d": Command(PUBLIC, "CREMA-D: six emotions, speakers"),
+    "debian_speech": Command(
+        "mbt_speech.corpora.debian_speech", "real speech from Debian packages: a pool, four tasks", "real"
+    ),
     "five_leaders": Command(PUBLIC, "speeches of five political leaders: speakers"),
     "librispeech": Command(PUBLIC, "LibriSpeech: speakers, gender"),
     "ravdess": Command(PUBLIC, "RAVDESS: eight emotions, speakers, gender"),

@@ -22,7 +22,7 @@ import yaml
 from mbt_speech.reports.label_curves import MIN_SEEDS, in_words, paired_difference
 from mbt_speech.reports.pictures import draw_curves
 
-from .commands import finetune, pretrain
+from .commands import finetune, pretrain_once
 
 OUTPUT_DIR = Path("runs/ablations")
 CONTROLS = ("random", "stats")
@@ -120,8 +120,7 @@ def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path)
     digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
     name = "-".join(f"{key.split('.')[-1]}_{value}".replace(" ", "_") for key, value in cell.items()) or "baseline"
     folder = output_dir / "encoders" / f"{name}-{digest}"
-    if not (folder / "README.md").is_file():  # the card is written last
-        pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=folder)
+    pretrain_once(*words, output_dir=folder)
     return folder
 
 

@@ -15,6 +15,12 @@ def pretrain(*words: str, output_dir: Path) -> None:
     run(*launch, "run_pretrain.py", *words, "--output_dir", str(output_dir))
 
 
+def pretrain_once(*words: str, output_dir: Path) -> None:
+    """Pre-trains, from the last checkpoint if there is one, unless that was done."""
+    if not (output_dir / "README.md").is_file():  # the card is written last
+        pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=output_dir)
+
+
 def finetune(*words: str, output_dir: Path) -> None:
     """Fine-tune in one process, without a launcher."""
     run("run_finetune.py", *words, "--output_dir", str(output_dir))
@@ -29,7 +35,8 @@ def run(*words: str) -> None:
     """
     if not Path("run_pretrain.py").is_file():
         raise ValueError(
-            "`mbt demo` and `mbt ablation` run the scripts and recipes of a clone: call them in its folder."
+            "`mbt demo`, `mbt real` and `mbt ablation` run the scripts and recipes of a clone: call them in its "
+            "folder."
         )
     shown = shlex.join(["python", *words])
     for program, module in {"accelerate launch": "accelerate.commands.launch", "mbt": "mbt_speech"}.items():

@@ -78,15 +78,16 @@ def report(results: pd.DataFrame) -> None:
 
 def to_markdown(results: pd.DataFrame) -> str:
     """Format the table of task x method."""
-    chance = [f"{100 * results[results['task'] == task]['chance'].mean():.1f}" for task in TASKS]
+    tasks = list(dict.fromkeys(results["task"]))
+    chance = [f"{100 * results[results['task'] == task]['chance'].mean():.1f}" for task in tasks]
     lines = [
-        "| | " + " | ".join(TASKS) + " |",
-        "|---|" + "---|" * len(TASKS),
+        "| | " + " | ".join(tasks) + " |",
+        "|---|" + "---|" * len(tasks),
         "| chance | " + " | ".join(chance) + " |",
     ]
     for method in results["method"].cat.categories:
         cells = []
-        for task in TASKS:
+        for task in tasks:
             values = 100 * results[(results["task"] == task) & (results["method"] == method)]["accuracy"]
             cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")

@@ -11,7 +11,7 @@ import run_finetune
 import run_pretrain
 from mbt_speech.__main__ import main
 from mbt_speech.command_line import parse_arguments
-from mbt_speech.experiments import ablation
+from mbt_speech.experiments import ablation, commands
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "ablations").glob("*.yaml"))
 
@@ -91,7 +91,7 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
 
         return command
 
-    monkeypatch.setattr(ablation, "pretrain", in_process(run_pretrain))
+    monkeypatch.setattr(commands, "pretrain", in_process(run_pretrain))
     monkeypatch.setattr(ablation, "finetune", in_process(run_finetune))
     main(["ablation", str(path), "--output_dir", str(tmp_path / "out")])
     assert len(trained) == 5 + 1

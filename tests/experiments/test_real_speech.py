@@ -1,0 +1,82 @@
+"""The comparison on real speech: its commands, table and picture."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import run_pretrain
+from mbt_speech.__main__ import main
+from mbt_speech.arguments import FinetuneArguments, PretrainArguments
+from mbt_speech.command_line import parse_arguments
+from mbt_speech.experiments import commands, real_speech
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+    """The scripts' command lines, parsed in place of run; each fine-tuning leaves results that its words imply."""
+    monkeypatch.setattr(real_speech, "OUTPUT_DIR", tmp_path)
+    calls = []
+
+    def run(*words):
+        calls.append(words)
+
+    def pretrain(*words, output_dir):
+        calls.append(parse_arguments(PretrainArguments, [*words, "--output_dir", str(output_dir)]))
+        output_dir.mkdir()
+        (output_dir / "README.md").touch()
+
+    def finetune(*words, output_dir):
+        args = parse_arguments(FinetuneArguments, [*words, "--output_dir", str(output_dir)])
+        calls.append(args)
+        output_dir.mkdir(exist_ok=True)
+        rows = [
+            {"task": "label", "method": method, "label_fraction": share, "seed": seed, "encoder": "frozen",
+             "accuracy": 0.1 * seed + 0.1 * len(Path(method).name), "chance": 0.04}
+            for method in args.model_name_or_path
+            for share in args.label_fraction
+            for seed in args.seed
+        ]  # fmt: skip
+        pd.DataFrame(rows).to_csv(output_dir / "results.csv", index=False)
+
+    monkeypatch.setattr(real_speech, "run", run)
+    monkeypatch.setattr(commands, "pretrain", pretrain)
+    monkeypatch.setattr(real_speech, "finetune", finetune)
+    return calls
+
+
+@pytest.mark.slow
+def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(Path(run_pretrain.__file__).parent)
+    main(["real"])
+    prepare, bt, mbt, *sweeps = called
+    assert prepare[2:4] == ("prepare", "debian_speech")
+    assert (bt.objective, mbt.objective) == ("bt", "mbt")
+    assert bt.train_dir == f"{real_speech.DATA_DIR}/pool"
+    assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 500, 128)
+    assert bt.resume_from_checkpoint == "auto"
+    shares = {Path(args.train_dir).name: args.label_fraction for args in sweeps}
+    assert shares == {"speaker": [0.05, 1.0], "gender": [0.1, 1.0], "nato": [1.0], "words": [1.0]}
+    for args in sweeps:
+        assert args.freeze_encoder
+        assert args.seed == [0, 1, 2]
+        assert args.model_name_or_path == [str(tmp_path / "bt"), str(tmp_path / "mbt"), "stats", "random"]
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert lines[2] == "| | speaker 5 % | speaker 100 % | gender 10 % | gender 100 % | nato 100 % | words 100 % |"
+    assert lines[4:] == [
+        f"| {name} |{f' {cell} |' * 6}"
+        for name, cell in {
+            "chance": "4.0",
+            "log-mel statistics": "60.0 ± 10.0",
+            "random encoder, frozen": "70.0 ± 10.0",
+            "BT, frozen": "30.0 ± 10.0",
+            "MBT, frozen": "40.0 ± 10.0",
+        }.items()
+    ]
+    assert "\n".join(lines) in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 4 * 6 * 3
+    with Image.open(tmp_path / "accuracy.png") as picture:
+        assert picture.width > 1_000
+    main(["real"])
+    assert len(called) == 7 + 5, "an encoder that is there was trained again"
