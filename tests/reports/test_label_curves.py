@@ -1,19 +1,13 @@
 """Means, intervals and paired differences over seeds, and the metrics that they are of."""
 
-from pathlib import Path
-
-import evaluate
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 from sklearn import metrics
 
-from mbt_speech.probing import classification
 from mbt_speech.probing.classification import score
 from mbt_speech.reports.label_curves import estimate, in_words, label_curves, paired_difference, report_sweep
-
-METRICS = Path(classification.__file__).parent / "metrics"
 
 
 def results(gain, noise=0.0, seeds=5):
@@ -79,11 +73,3 @@ def test_classification_metrics_are_scikit_learns_without_a_class_too():
     assert found["macro_f1"] == pytest.approx(metrics.f1_score(references, predictions, average="macro"))
     recalls = [np.mean(predictions[references == label] == label) for label in range(4)]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-
-
-def test_verification_metrics_load_from_their_paths():
-    scores, same = [0.9, 0.8, 0.4, 0.7, 0.3, 0.2], [1, 1, 1, 0, 0, 0]
-    eer = evaluate.load(str(METRICS / "equal_error_rate.py")).compute(predictions=scores, references=same)
-    cost = evaluate.load(str(METRICS / "min_detection_cost.py")).compute(predictions=scores, references=same)
-    assert eer == {"eer": pytest.approx(1 / 3)}
-    assert cost == {"min_dcf": pytest.approx(1 / 3)}
