@@ -66,7 +66,7 @@ class WaveformModel(SpeechEncoder):
     def _take(model: MBTModel | MBTForSequenceClassification, name: str | Path) -> Any:
         return model
 
-    def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Returns the outputs in the order of `output_names`."""
         output = self.model(self.front_end(input_values), return_dict=True)
         return tuple(output[name] for name in self.output_names)

@@ -39,6 +39,8 @@ def open_checkpoint(
 class SpeechEncoder(nn.Module):
     """An encoder and its extractor; gradients reach the encoder's weights, not the waveforms."""
 
+    model: Any  # MBTModel; of a subclass also MBTForSequenceClassification
+
     def __init__(self, model: MBTModel | MBTForSequenceClassification, extractor: MBTFeatureExtractor):
         super().__init__()
         self.model, self.extractor = model, extractor
