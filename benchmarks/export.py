@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         contenders, megabytes = make_contenders(model, Path(folder), args.num_threads)
     corpus = load_corpus(args.corpus)["labelled"]
-    waveforms = read_clips(corpus, model.front_end.extractor.sampling_rate)
+    waveforms = read_clips(corpus, model.extractor.sampling_rate)
     embeddings = {name: embed(run, waveforms) for name, run in contenders.items()}
     batch = waveforms[: args.batch_size]
     seconds = fastest_seconds({name: lambda run=run: run(batch) for name, run in contenders.items()}, args.seconds)
@@ -74,8 +74,8 @@ def initialised(preset: str) -> WaveformModel:
 def make_contenders(model: WaveformModel, folder: Path, num_threads: int) -> tuple[dict[str, Contender], dict]:
     """Give for each contender a function from waveforms (B, S) to embeddings (B, H), and its size in MB."""
     if isinstance(model.model, MBTForSequenceClassification):
-        model = WaveformModel(model.model.mbt, model.front_end.extractor).eval()
-    extractor = model.front_end.extractor
+        model = WaveformModel(model.model.mbt, model.extractor).eval()
+    extractor = model.extractor
 
     def pytorch(waveforms: np.ndarray) -> np.ndarray:
         features = extractor(waveforms, sampling_rate=extractor.sampling_rate, return_tensors="pt")

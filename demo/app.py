@@ -29,8 +29,8 @@ from transformers.utils import logging
 
 from feature_extraction import BadAudioError
 from mbt_speech.inference.sound_files import Recognizer
+from mbt_speech.inference.speech_encoder import SpeechClassifier, SpeechEncoder
 from mbt_speech.inference.verification import cosine_scores
-from modeling_mbt import MBTForSequenceClassification
 
 TOP_CLASSES = 5
 MIN_MAP_RECORDINGS = 3
@@ -69,13 +69,13 @@ CSS = """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Open the models and serve the page."""
+    """Opens the models and serves the page."""
     args = parse_args(argv)
     logging.disable_progress_bar()  # of loading the weights
-    encoder = Recognizer(args.encoder, device=args.device)
+    encoder = Recognizer(SpeechEncoder.from_pretrained(args.encoder, args.device))
     classifier = None
     if args.classifier:
-        classifier = Recognizer(args.classifier, MBTForSequenceClassification, device=args.device)
+        classifier = Recognizer(SpeechClassifier.from_pretrained(args.classifier, args.device))
     names = " · ".join(shown_name(name) for name in (args.encoder, args.classifier) if name)
     build_page(encoder, classifier, names).launch(theme=THEME, css=CSS, footer_links=[])
 
@@ -101,9 +101,9 @@ def build_page(encoder: Recognizer, classifier: Recognizer | None, names: str) -
     """Lay out the page; without a classifier it has no tab to classify."""
     with gr.Blocks(title="MBT", delete_cache=(DELETE_EVERY_SECONDS, DELETE_AFTER_SECONDS)) as page:
         gr.Markdown(
-            "# Speech, heard without labels\n"
-            "MBT is an encoder that learnt from unlabelled recordings, by making two distorted views of the same "
-            "sound alike. Try what it hears in yours: the first "
+            "# Speech, without labels\n"
+            "MBT is an encoder that has learned from unlabeled recordings, by making two distorted views of the same "
+            "sound alike. Try it on yours: the first "
             f"{encoder.max_length_seconds:g} seconds of each recording count."
         )
         if classifier is not None:
@@ -171,7 +171,7 @@ def add_comparison(encoder: Recognizer) -> None:
         with kind_errors():
             embeddings = encoder.embed([Path(first), Path(second)])[1]
         score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
-        return verdict(score, encoder.model.config.verification_threshold)
+        return verdict(score, encoder.encoder.model.config.verification_threshold)
 
     with gr.Row():
         first = recording_input("First recording")

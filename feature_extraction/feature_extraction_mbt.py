@@ -4,10 +4,11 @@ The signal's mathematics are the pure functions of this file; `MBTFeatureExtract
 language of transformers' audio feature extractors.
 
 Axes: B clips, S samples, T frames, F bins of the Fourier transform, M features (mel bands, or the bins that are kept).
-Frame t is centred on sample t * hop_length, so a clip of `length` samples has 1 + length // hop_length frames.
+Frame t is centered on sample t * hop_length, so a clip of `length` samples has 1 + length // hop_length frames.
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -37,7 +39,7 @@ RawClip = Sequence[float] | np.ndarray | Tensor
 
 
 def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
-    """Squared magnitude of the centred short-time Fourier transform under a periodic Hann window.
+    """Squared magnitude of the centered short-time Fourier transform under a periodic Hann window.
 
     Waveforms (B, S) become (B, T, F), with T = 1 + S // hop_length and F = n_fft // 2 + 1. Zeros, not a reflection,
     stand on both sides of the samples: a clip has the same frames where its tensor ends and where zeros pad it.
@@ -55,30 +57,23 @@ def _squared_parts(waveforms: Tensor, n_fft: int, win_length: int, hop_length: i
 
 
 def mel_filterbank(num_mels: int, n_fft: int, sampling_rate: int, min_hz: float, max_hz: float) -> np.ndarray:
-    """Triangles of height 1, evenly spaced on the mel scale m = 2595 log10(1 + f / 700) (O'Shaughnessy, 1987).
-
-    Weights (F, M) in float64. The first triangle rises from `min_hz`, the last one falls to `max_hz`.
-    """
-    min_mel, max_mel = (2595 * math.log10(1 + frequency / 700) for frequency in (min_hz, max_hz))
-    corners = 700 * (10 ** (np.linspace(min_mel, max_mel, num_mels + 2) / 2595) - 1)
-    left, peak, right = corners[:-2], corners[1:-1], corners[2:]
-    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)[:, None]
-    rising = (frequencies - left) / (peak - left)
-    falling = (right - frequencies) / (right - peak)
-    return np.minimum(rising, falling).clip(min=0)
+    """Returns triangles of height 1, evenly spaced on the mel scale 2595 log10(1 + f / 700): (F, M) float64."""
+    return mel_filter_bank(
+        n_fft // 2 + 1, num_mels, float(min_hz), float(max_hz), sampling_rate, norm=None, mel_scale="htk"
+    )
 
 
 def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
-    """Give each clip of features (B, T, M) in dB mean 0 and standard deviation 1; silence becomes 0.
+    """Normalizes each clip of features (B, T, M) in dB to mean 0 and standard deviation 1; silence becomes 0.
 
     The mask (B, T) of booleans says which frames are the clip's own: they alone count, the others become 0.
     """
     mask = mask[..., None]
     count = mask.sum(1, keepdim=True) * features.shape[-1]
     mean = (features * mask).sum((1, 2), keepdim=True) / count
-    centred = (features - mean).mul_(mask)
-    std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
-    return centred.div_(std.clamp(min=SILENT_STD_DB))
+    centered = (features - mean).mul_(mask)
+    std = (centered.square().sum((1, 2), keepdim=True) / count).sqrt()
+    return centered.div_(std.clamp(min=SILENT_STD_DB))
 
 
 @lru_cache(maxsize=16)
@@ -99,7 +94,7 @@ def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice,
 class MBTFeatureExtractor(SequenceFeatureExtractor):
     """Turns waveforms into the features that an MBT model reads: (B, T, M) log-mels, or linear log-power spectra.
 
-    Features are in dB, then normalised: by `mean` and `std` where these are given (statistics of a data set), else
+    Features are in dB, then normalized: by `mean` and `std` where these are given (statistics of a data set), else
     each clip by its own. A clip has the same features alone and in a batch of longer ones. Settings that contradict
     one another raise a ValueError.
 
@@ -114,7 +109,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         max_frequency: highest frequency in Hz, at most half the sampling rate.
         power_floor: power below which everything is silence; the default lies at the noise of 16-bit samples.
         padding_value: value of the frames past a clip's end.
-        do_normalize: whether to normalise at all.
+        do_normalize: whether to normalize at all.
         mean: mean of the data set's features in dB: one number, or one for each of the M features.
         std: standard deviation of the data set's features in dB, likewise.
         **kwargs: what `transformers.SequenceFeatureExtractor` keeps, such as `return_attention_mask`.
@@ -204,7 +199,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
 
     @torch.no_grad()
     def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features in dB, not yet normalised, on the waveforms' device; nothing is checked.
+        """Features in dB, not yet normalized, on the waveforms' device; nothing is checked.
 
         Args:
             waveforms: (B, S), padded at the end; what stands past `lengths` is ignored.
@@ -227,7 +222,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
 
     @torch.no_grad()
     def normalize(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Features (B, T, M) in dB as the model reads them: normalised, `padding_value` where mask (B, T) is 0."""
+        """Features (B, T, M) in dB as the model reads them: normalized, `padding_value` where mask (B, T) is 0."""
         mask = mask.bool()
         if self.do_normalize and self.mean is None:
             features = normalize_clips(features, mask)
@@ -281,7 +276,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         if any(len(values) not in (1, self.feature_size) for values in statistics):
             raise ValueError(f"`mean` and `std` need one number, or one for each of {self.feature_size} features.")
         if self.std is not None and np.min(self.std) <= 0:
-            raise ValueError("`std` must be above 0: features that never vary cannot be normalised.")
+            raise ValueError("`std` must be above 0: features that never vary cannot be normalized.")
 
     def _check_settings(self):
         low, high, nyquist = self.min_frequency, self.max_frequency, self.sampling_rate / 2
@@ -292,14 +287,18 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         if not 0 <= low < high <= nyquist:
             raise ValueError(f"Frequencies lie between 0 and {nyquist:g} Hz: {low:g} to {high:g} Hz is no such range.")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("Give both `mean` and `std`, or neither to normalise each clip by itself.")
+            raise ValueError("Give both `mean` and `std`, or neither to normalize each clip by itself.")
         if self.padding_side != "right":
             raise ValueError("Clips are padded at their end: leave `padding_side` at 'right'.")
         num_bins = self._kept_bins().stop - self._kept_bins().start
-        if self.frequency_scale == "mel" and not mel_filterbank(*self._mel_arguments()).any(axis=0).all():
+        if self.frequency_scale == "mel" and self._has_empty_bands():
             raise ValueError("Some mel bands lie between two Fourier bins: lower `feature_size` or raise `n_fft`.")
         if self.frequency_scale == "linear" and self.feature_size != num_bins:
             raise ValueError(f"Set `feature_size` to {num_bins}, the Fourier bins from {low:g} to {high:g} Hz.")
+
+    def _has_empty_bands(self) -> bool:
+        with warnings.catch_warnings(action="ignore"):  # transformers' words for what is an error here
+            return not mel_filterbank(*self._mel_arguments()).any(axis=0).all()
 
     def _check_sampling_rate(self, sampling_rate: int | None):
         if sampling_rate is None:

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 # Named here, so that --help need not import what they name.
 PRESET_NAMES = ("faithful", "strong", "tiny")
 SPARSITY_METHODS = ("static", "magnitude", "rigl", "set")
-CONTROLS = ("random", "supervised", "stats")
+# Methods without a pre-trained encoder: as initialized and frozen, trained from scratch, statistics of log-mels.
+RANDOM, SUPERVISED, STATS = CONTROLS = ("random", "supervised", "stats")
+FROZEN_CONTROLS = (RANDOM, STATS)
+SYNTHETIC = "synthetic"
+"""The data set name of the built-in corpus."""
 
 
 @dataclass
@@ -178,7 +182,7 @@ class PretrainArguments(RunArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.streaming and (self.max_steps < 1 or self.dataset_name in (None, "synthetic")):
+        if self.streaming and (self.max_steps < 1 or self.dataset_name in (None, SYNTHETIC)):
             raise ValueError(
                 "A stream has no known end and comes from a data set: --streaming needs --max_steps and "
                 "--dataset_name (a name on the Hub, or a local folder of parquet or tar files)."
@@ -263,9 +267,9 @@ class FinetuneArguments(RunArguments):
             raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
         if self.max_train_frames < 1:
             raise ValueError(f"--max_train_frames must be at least 1 and is {self.max_train_frames}.")
-        if self.freeze_encoder and "supervised" in self.model_name_or_path:
+        if self.freeze_encoder and SUPERVISED in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
-        if not self.freeze_encoder and {"random", "stats"} & set(self.model_name_or_path):
+        if not self.freeze_encoder and set(FROZEN_CONTROLS) & set(self.model_name_or_path):
             raise ValueError(
                 "`random` and `stats` have no encoder to train: add --freeze_encoder, or name `supervised`."
             )

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from sklearn.decomposition import PCA
 
 from mbt_speech.inference.sound_files import Recognizer
+from mbt_speech.inference.speech_encoder import SpeechClassifier, SpeechEncoder
 from mbt_speech.inference.verification import cosine_scores
 from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
@@ -203,7 +204,7 @@ def test_an_upload_is_given_the_classes_of_the_model(visitor, models, sounds):
     assert visitor.tabs() == ["Classify", "Map", "Compare"]
     visitor.uploads(sounds / "anna.wav")
     visitor.clicks("button.primary", "Classify")
-    classifier = Recognizer(str(models / "classes"), MBTForSequenceClassification)
+    classifier = Recognizer(SpeechClassifier.from_pretrained(models / "classes"))
     expected = classifier.predict([sounds / "anna.wav"])[1][0]
     visitor.reads(r"\n".join([expected[0]["label"], *(f"{one['label']}\n{one['score']:.0%}" for one in expected)]))
 
@@ -225,7 +226,7 @@ def test_the_map_holds_the_variance_of_two_principal_components(visitor, models,
     visitor.opens("Map")
     visitor.uploads(*files)
     visitor.clicks("button.primary", "Draw the map")
-    embeddings = Recognizer(str(models / "decided")).embed(files)[1]
+    embeddings = Recognizer(SpeechEncoder.from_pretrained(models / "decided")).embed(files)[1]
     share = PCA(2).fit(embeddings).explained_variance_ratio_.sum()
     visitor.reads(rf"5 recordings\..*hold\s+{share:.0%} of the variance")
     assert visitor.wait(lambda _: visitor.shown("img[src*='.png']"))[0].size["width"] > 300
@@ -237,7 +238,9 @@ def test_two_recordings_are_compared_at_the_models_threshold(visitor, models, so
     visitor.uploads(sounds / "anna.wav")
     visitor.uploads(sounds / "hiss.wav")
     visitor.clicks("button.primary", "Compare")
-    embeddings = Recognizer(str(models / "decided")).embed([sounds / "anna.wav", sounds / "hiss.wav"])[1]
+    embeddings = Recognizer(SpeechEncoder.from_pretrained(models / "decided")).embed(
+        [sounds / "anna.wav", sounds / "hiss.wav"]
+    )[1]
     score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
     assert score < 0.999
     visitor.reads(rf"{score:.2f}\s+Probably two voices: the score is below the threshold of 1\.00")

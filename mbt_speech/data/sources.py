@@ -6,21 +6,20 @@ from pathlib import Path
 from accelerate import Accelerator
 from datasets import Dataset, DatasetDict, IterableDataset, interleave_datasets
 
-from mbt_speech.arguments import PretrainArguments, RunArguments
+from mbt_speech.arguments import SYNTHETIC, PretrainArguments, RunArguments
 from mbt_speech.corpora.synthetic.corpus import load_corpus
 
 from .recording_index import RecordingIndex, index_recordings
 from .recordings import PLAIN_AUDIO, load_recordings, load_stream
 
-SYNTHETIC = "synthetic"
 BAD_AUDIO_NAME = "bad_audio.txt"
 
 
 def source(args: RunArguments) -> str:
-    """Name the data, without the folders above it."""
+    """Names the data, without the folders above it."""
     if args.train_dir is not None:
         return Path(args.train_dir).resolve().name
-    if args.dataset_name == "synthetic":
+    if args.dataset_name == SYNTHETIC:
         return f"the built-in corpus of synthetic speech ({args.dataset_config_name or 'small'})"
     name = args.dataset_name or ""
     name = Path(name).name if Path(name).exists() else name

@@ -15,18 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from mbt_speech.reports.label_curves import MIN_SEEDS, in_words, paired_difference
+from mbt_speech.arguments import FROZEN_CONTROLS
+from mbt_speech.reports.ablation_table import ABLATION_NAME, LABEL_FRACTION, ablation_text
+from mbt_speech.reports.label_curves import SWEEP_NAME
 from mbt_speech.reports.pictures import draw_curves
 
 from .commands import finetune, pretrain_once
 
 OUTPUT_DIR = Path("runs/ablations")
-CONTROLS = ("random", "stats")
-LABEL_FRACTION = "label_fraction"
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class Ablation:
     finetune: dict[str, Any]
     """Arguments of the linear heads."""
     tasks: dict[str, str | None]
-    """Label column -> column of its parts, if there is one."""
+    """Label column -> column of its splits, if there is one."""
     baseline: dict[str, Any] | None = None
     """Arguments of one more encoder, drawn as a line across; `{}` is the shared arguments alone."""
-    controls: list[str] = field(default_factory=lambda: list(CONTROLS))
+    controls: list[str] = field(default_factory=lambda: list(FROZEN_CONTROLS))
     """Encoders without pre-training."""
 
     def __post_init__(self):
@@ -58,12 +57,12 @@ class Ablation:
             raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {known}.")
 
     def cells(self) -> list[dict[str, Any]]:
-        """Give the varied arguments of every encoder, values that have names by their names."""
+        """Returns the varied arguments of every encoder, values that have names by their names."""
         grid = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
         return grid + ([] if self.baseline is None else [self.baseline])
 
     def arguments(self, cell: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the arguments of pre-training for a cell."""
+        """Returns the arguments of pre-training for a cell."""
         named = {name: values for name, values in self.vary.items() if isinstance(values, dict)}
         return merged(
             self.pretrain,
@@ -97,7 +96,7 @@ def main(args: Namespace) -> None:
 
 
 def read_ablation(path: Path) -> Ablation:
-    """Read a recipe.
+    """Reads a recipe.
 
     Raises:
         ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
@@ -110,12 +109,12 @@ def read_ablation(path: Path) -> Ablation:
 
 
 def describe(cell: Mapping[str, Any]) -> str:
-    """Name a cell of the grid."""
+    """Names a cell of the grid."""
     return ", ".join(f"{name.split('.')[-1]} {value}" for name, value in cell.items()) or "baseline"
 
 
 def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path) -> Path:
-    """Pre-train the encoder of a cell, unless it is there; gives its folder."""
+    """Pre-trains the encoder of a cell, unless it is there, and returns its folder."""
     words = as_words(ablation.arguments(cell))
     digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
     name = "-".join(f"{key.split('.')[-1]}_{value}".replace(" ", "_") for key, value in cell.items()) or "baseline"
@@ -125,7 +124,7 @@ def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path)
 
 
 def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a cell's arguments over the shared ones; `a.b` is entry b of the object a."""
+    """Puts a cell's arguments over the shared ones; `a.b` is entry b of the object a."""
     arguments = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
     for name, value in cell.items():
         outer, _, inner = name.partition(".")
@@ -137,7 +136,7 @@ def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]
 
 
 def as_words(arguments: Mapping[str, Any]) -> list[str]:
-    """Write arguments as they stand on a command line."""
+    """Writes arguments as they stand on a command line."""
     words = []
     for name, value in arguments.items():
         values = value if isinstance(value, list) else [value]
@@ -145,18 +144,19 @@ def as_words(arguments: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> pd.DataFrame:
-    """Gather the results: a row for each task, encoder, share of labels and seed."""
+def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> list[dict[str, Any]]:
+    """Gathers the results: a row for each task, encoder, share of labels and seed."""
     rows = []
     for task in ablation.tasks:
-        for row in pd.read_csv(output_dir / "tasks" / task / "results.csv").to_dict("records"):
+        sweep = json.loads((output_dir / "tasks" / task / SWEEP_NAME).read_text(encoding="utf-8"))
+        for row in sweep["results"]:
             cell = encoders.get(Path(row["method"]))
             rows.append({**row, **locate(ablation, cell, row["method"], row["label_fraction"])})
-    return pd.DataFrame(rows)
+    return rows
 
 
 def locate(ablation: Ablation, cell: Mapping[str, Any] | None, method: str, label_fraction: float) -> dict[str, Any]:
-    """Give a result's curve and position in the picture, its cell without the seed, and the seed of pre-training."""
+    """Returns a result's curve and position in the picture, its cell without the seed, and that seed."""
     if cell is None or cell == ablation.baseline:
         name = method if cell is None else describe(cell)
         place = {"curve": name, "position": None, "cell": name, "pretraining_seed": None}
@@ -172,54 +172,15 @@ def locate(ablation: Ablation, cell: Mapping[str, Any] | None, method: str, labe
     return place | ({"position": label_fraction} if ablation.axis == LABEL_FRACTION else {})
 
 
-def compare(ablation: Ablation, results: pd.DataFrame) -> list[str]:
-    """Say how every cell differs from the first one, paired by the seed of pre-training, if there are enough seeds."""
-    if len(ablation.vary.get("seed", [])) < MIN_SEEDS:
-        return []
-    accuracies: dict[tuple, dict[tuple, list[float]]] = {}
-    for row in results.dropna(subset=["pretraining_seed"]).to_dict("records"):
-        of_cells = accuracies.setdefault((row["task"], row["label_fraction"]), {})
-        of_cells.setdefault((row["cell"], row["pretraining_seed"]), []).append(row["accuracy"])
-    lines = [
-        "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:",
-        "",
-    ]
-    for (task, fraction), of_cells in accuracies.items():
-        means = [
-            {"method": cell, "seed": seed, "accuracy": float(np.mean(values))}
-            for (cell, seed), values in of_cells.items()
-        ]
-        first, *others = dict.fromkeys(row["method"] for row in means)
-        for other in others:
-            words = in_words(paired_difference(means, first, other), first, other)
-            lines.append(f"- {task}, {100 * fraction:g} % of the labels: {words}")
-    return lines
-
-
-def report(ablation: Ablation, results: pd.DataFrame, output_dir: Path) -> None:
-    """Write table and picture, and print the table."""
-    results.to_csv(output_dir / "results.csv", index=False)
-    results = results.assign(position=results["position"].map(lambda value: "" if pd.isna(value) else value))
-    heads = {"curve": "", "position": ablation.axis.split(".")[-1], "label_fraction": "labels"}
-    if ablation.axis == LABEL_FRACTION:
-        heads.pop("label_fraction")
-    table = results.groupby([*heads, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
-    cells = table.apply(
-        lambda row: f"{row['mean']:.1f}" + ("" if pd.isna(row["std"]) else f" ± {row['std']:.1f}"), axis=1
-    ).unstack("task")
-    lines = [
-        "| " + " | ".join(map(str, row)) + " |"
-        for row in [
-            [*heads.values(), *cells.columns],
-            *([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True)),
-        ]
-    ]
-    lines.insert(1, "|---" * (len(heads) + len(cells.columns)) + "|")
-    if differences := compare(ablation, results):
-        lines += ["", *differences]
+def report(ablation: Ablation, results: list[dict[str, Any]], output_dir: Path) -> None:
+    """Writes `ablation.json`, table and picture, and prints the table."""
     data = Path(str(ablation.pretrain.get("train_dir") or ablation.pretrain.get("dataset_name"))).name
-    text = f"{ablation.title}: accuracy in %, mean ± standard deviation over seeds ({data})\n\n" + "\n".join(lines)
-    (output_dir / "results.md").write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}")
-    draw_curves(output_dir / "accuracy.png", results, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
+    record = {"title": ablation.title, "data": data, "axis": ablation.axis, "results": results}
+    (output_dir / ABLATION_NAME).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (output_dir / "results.md").write_text(f"{ablation_text(record)}\n", encoding="utf-8")
+    table = pd.DataFrame(results)
+    table.to_csv(output_dir / "results.csv", index=False)
+    print(f"\n{ablation_text(record)}")
+    table["position"] = ["" if pd.isna(value) else value for value in table["position"]]
+    draw_curves(output_dir / "accuracy.png", table, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
     print(f"\nEverything is in {output_dir}.")

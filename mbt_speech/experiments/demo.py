@@ -3,6 +3,7 @@
 `runs/demo` then holds checkpoints, results.csv and pictures.
 """
 
+import json
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mbt_speech.arguments import RANDOM, STATS, SUPERVISED, SYNTHETIC
+from mbt_speech.reports.label_curves import SWEEP_NAME
 from mbt_speech.reports.pictures import draw_accuracies, draw_cross_correlations, draw_losses
+from mbt_speech.reports.tables import markdown_table
 from mbt_speech.training.run_log import read_log
 
 from .commands import finetune, pretrain, run
@@ -19,11 +23,11 @@ OUTPUT_DIR = Path("runs/demo")
 OBJECTIVES = ("bt", "mbt")
 TASKS = {"speaker": "speaker_split", "gender": "split", "keyword": "split"}
 METHOD_NAMES = {
-    "stats": "log-mel statistics",
-    "random": "random encoder, frozen",
+    STATS: "log-mel statistics",
+    RANDOM: "random encoder, frozen",
     "bt frozen": "BT, frozen",
     "mbt frozen": "MBT, frozen",
-    "supervised": "supervised from scratch",
+    SUPERVISED: "supervised from scratch",
     "bt trained": "BT, fine-tuned",
     "mbt trained": "MBT, fine-tuned",
 }
@@ -36,21 +40,22 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     """Runs every step, then draws and prints what came out."""
     start = time.perf_counter()
-    run("-m", "mbt_speech", "prepare", "synthetic", "--size", "small")
+    run("-m", "mbt_speech", "prepare", SYNTHETIC, "--size", "small")
     for objective in OBJECTIVES:
         pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
     for task, split_column in TASKS.items():
         words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)
-        finetune("recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=OUTPUT_DIR / f"{task}_frozen")
-        finetune("recipes/demo_full.yaml", *words, "supervised", output_dir=OUTPUT_DIR / f"{task}_full")
+        finetune("recipes/demo_frozen.yaml", *words, RANDOM, STATS, output_dir=OUTPUT_DIR / f"{task}_frozen")
+        finetune("recipes/demo_full.yaml", *words, SUPERVISED, output_dir=OUTPUT_DIR / f"{task}_full")
     report(collect())
     print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
 
 
 def collect() -> pd.DataFrame:
-    """Gather the results of all tasks: a row for each task, method and seed."""
-    results = pd.concat([pd.read_csv(path) for path in sorted(OUTPUT_DIR.glob("*_*/results.csv"))])
+    """Gathers the results of all tasks: a row for each task, method and seed."""
+    sweeps = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(OUTPUT_DIR.glob(f"*_*/{SWEEP_NAME}"))]
+    results = pd.DataFrame([row for sweep in sweeps for row in sweep["results"]])
     names = results["method"].map(lambda method: Path(method).name)
     keys = names.where(~names.isin(OBJECTIVES), names + " " + results["encoder"])
     results["method"] = pd.Categorical(keys.map(METHOD_NAMES.get), list(METHOD_NAMES.values()), ordered=True)
@@ -59,8 +64,8 @@ def collect() -> pd.DataFrame:
 
 
 def report(results: pd.DataFrame) -> None:
-    """Write results.csv and the pictures, and print the table."""
-    results.assign(data="synthetic").to_csv(OUTPUT_DIR / "results.csv", index=False)
+    """Writes results.csv and the pictures, and prints the table."""
+    results.assign(data=SYNTHETIC).to_csv(OUTPUT_DIR / "results.csv", index=False)
     share = f"{100 * results['label_fraction'].iloc[0]:g} % of the labels"
     logs = {objective.upper(): read_log(OUTPUT_DIR / objective) for objective in OBJECTIVES}
     draw_losses(OUTPUT_DIR / "loss.png", logs, "Pre-training on synthetic speech")
@@ -77,18 +82,12 @@ def report(results: pd.DataFrame) -> None:
 
 
 def to_markdown(results: pd.DataFrame) -> str:
-    """Format the table of task x method."""
+    """Returns the table of task x method."""
     tasks = list(dict.fromkeys(results["task"]))
-    chance = [f"{100 * results[results['task'] == task]['chance'].mean():.1f}" for task in tasks]
-    lines = [
-        "| | " + " | ".join(tasks) + " |",
-        "|---|" + "---|" * len(tasks),
-        "| chance | " + " | ".join(chance) + " |",
-    ]
+    rows = [["chance", *(f"{100 * results[results['task'] == task]['chance'].mean():.1f}" for task in tasks)]]
     for method in results["method"].cat.categories:
-        cells = []
-        for task in tasks:
-            values = 100 * results[(results["task"] == task) & (results["method"] == method)]["accuracy"]
-            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        values = [
+            100 * results[(results["task"] == task) & (results["method"] == method)]["accuracy"] for task in tasks
+        ]
+        rows.append([method, *(f"{of_task.mean():.1f} ± {of_task.std():.1f}" for of_task in values)])
+    return markdown_table(["", *tasks], rows)

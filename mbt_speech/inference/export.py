@@ -25,7 +25,7 @@ from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spec
 from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
-from .frame_encoder import open_checkpoint
+from .speech_encoder import SpeechEncoder
 
 EXTRA, PURPOSE = "export", "Export"
 EXAMPLE_SHAPE = (2, 8000)  # any two sizes above one: both axes stay free
@@ -46,49 +46,47 @@ class WaveformFrontEnd(nn.Module):
         self.register_buffer("filterbank", torch.tensor(_filterbank(extractor), dtype=torch.float32))
 
     def forward(self, input_values: Tensor) -> Tensor:
-        """Give the features, normalised."""
+        """Returns the features, normalized."""
         extractor = self.extractor
         power = power_spectrogram(input_values, extractor.n_fft, extractor.win_length, extractor.hop_length)
         decibels = 10 * (power @ self.filterbank).clamp(min=extractor.power_floor).log10()
         return extractor.normalize(decibels, torch.ones_like(decibels[..., 0]))
 
 
-class WaveformModel(nn.Module):
-    """Front end and model: (B, S) -> the tensors that `output_names` lists."""
+class WaveformModel(SpeechEncoder):
+    """Front end and model, an encoder's or a classifier's: (B, S) -> the tensors that `output_names` lists."""
 
     def __init__(self, model: MBTModel | MBTForSequenceClassification, extractor: MBTFeatureExtractor):
-        super().__init__()
+        super().__init__(model, extractor)
         self.front_end = WaveformFrontEnd(extractor)
-        self.model = model
         self.is_classifier = isinstance(model, MBTForSequenceClassification)
         self.output_names = ["logits"] if self.is_classifier else ["pooler_output", "last_hidden_state"]
 
-    @classmethod
-    def from_pretrained(cls, model_folder: str | Path) -> "WaveformModel":
-        """Open a checkpoint in evaluation mode; errors as of `open_checkpoint`."""
-        return cls(*open_checkpoint(model_folder)).eval()
+    @staticmethod
+    def _take(model: MBTModel | MBTForSequenceClassification, name: str | Path) -> Any:
+        return model
 
-    def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:
-        """Give the outputs in the order of `output_names`."""
+    def forward(self, input_values: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns the outputs in the order of `output_names`."""
         output = self.model(self.front_end(input_values), return_dict=True)
         return tuple(output[name] for name in self.output_names)
 
     def metadata(self) -> dict[str, str]:
         """What a file needs to say beside its weights."""
-        metadata = {"sampling_rate": str(self.front_end.extractor.sampling_rate)}
+        metadata = {"sampling_rate": str(self.sampling_rate)}
         if self.is_classifier:
             metadata["id2label"] = json.dumps(self.model.config.id2label)
         return metadata
 
 
 def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = False) -> None:
-    """Write a model as one ONNX file with free batch and time axes.
+    """Writes a model as one ONNX file with free batch and time axes.
 
     Args:
         model: Of `WaveformModel.from_pretrained`.
         output: The file; its folder is made.
         quantize: Store the weights of the network in 8 bits, and multiply in 8 bits too (dynamic
-            quantisation: activations are scaled batch by batch). The front end stays in float32.
+            quantization: activations are scaled batch by batch). The front end stays in float32.
 
     Raises:
         ImportError: The `export` extra is not installed.
@@ -117,7 +115,7 @@ def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = Fa
 
 
 def open_onnx(path: str | Path, *, num_threads: int = 0) -> Any:
-    """Open a file in onnxruntime on the CPU.
+    """Opens a file in onnxruntime on the CPU.
 
     Args:
         path: Of the file.
@@ -136,7 +134,7 @@ def open_onnx(path: str | Path, *, num_threads: int = 0) -> Any:
 
 
 def largest_difference(model: WaveformModel, session: Any, waveforms: Tensor) -> float:
-    """Give the largest absolute difference of any output between PyTorch and an opened file, on waveforms (B, S)."""
+    """Returns the largest absolute difference of any output between PyTorch and an opened file, on waveforms."""
     with torch.no_grad():
         expected = model(waveforms)
     outputs = session.run(model.output_names, {"input_values": waveforms.numpy()})
@@ -154,11 +152,10 @@ def main(args: Namespace) -> None:
     """Exports, and says what the file takes, gives, weighs, and by how much it differs."""
     model = WaveformModel.from_pretrained(args.model_name_or_path)
     export_onnx(model, args.output, quantize=args.quantize)
-    extractor = model.front_end.extractor
-    noise = 0.1 * torch.randn(3, extractor.sampling_rate, generator=torch.Generator().manual_seed(0))
+    noise = 0.1 * torch.randn(3, model.sampling_rate, generator=torch.Generator().manual_seed(0))
     print(
         f"{args.output}: {Path(args.output).stat().st_size / 1e6:.2f} MB, input_values (batch, samples at "
-        f"{extractor.sampling_rate} Hz) -> {', '.join(model.output_names)}; differs from PyTorch on noise by at most "
+        f"{model.sampling_rate} Hz) -> {', '.join(model.output_names)}; differs from PyTorch on noise by at most "
         f"{largest_difference(model, open_onnx(args.output), noise):.1e}."
     )
 
@@ -173,7 +170,7 @@ def _filterbank(extractor: MBTFeatureExtractor) -> np.ndarray:
 
 
 def _quantize(workplace: Path, output: Path) -> None:
-    """Quantise `float32.onnx` of the workplace, the front end aside.
+    """Quantizes `float32.onnx` of the workplace, the front end aside.
 
     Weights are unsigned: onnxruntime's signed 8-bit convolutions take twice as long on x86.
     """

@@ -9,18 +9,18 @@ Axes: N sounds, S samples, T' timestamps, H embedding size.
 import torch
 from torch import Tensor
 
-from .frame_encoder import FrameEncoder
+from .speech_encoder import SpeechEncoder
 
 MILLISECONDS = 1000
 
 
-class HearModel(FrameEncoder):
-    """What HEAR passes round: an encoder that says how it hears and how wide its embeddings are."""
+class HearModel(SpeechEncoder):
+    """What HEAR passes round: an encoder that says which rate it expects and how wide its embeddings are."""
 
     @property
     def sample_rate(self) -> int:
         """Rate in Hz that sounds must have."""
-        return self.extractor.sampling_rate
+        return self.sampling_rate
 
     @property
     def scene_embedding_size(self) -> int:
@@ -34,7 +34,7 @@ class HearModel(FrameEncoder):
 
 
 def load_model(model_file_path: str) -> HearModel:
-    """Open a checkpoint.
+    """Opens a checkpoint.
 
     Args:
         model_file_path: Its folder, or its name on the Hub.
@@ -50,7 +50,7 @@ def load_model(model_file_path: str) -> HearModel:
 
 @torch.no_grad()
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """Give one embedding for each sound: the pooled representation.
+    """Returns one embedding for each sound: the pooled representation.
 
     Args:
         audio: In [-1, 1] at `model.sample_rate`, (N, S).
@@ -67,7 +67,7 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 @torch.no_grad()
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Give embeddings along time, and the times on which they are centred.
+    """Returns embeddings along time, and the times on which they are centered.
 
     Args:
         audio: In [-1, 1] at `model.sample_rate`, (N, S).

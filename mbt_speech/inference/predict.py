@@ -8,9 +8,8 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from modeling_mbt import MBTForSequenceClassification
-
 from .sound_files import add_recordings, add_shared_arguments, find_recordings, open_recognizer, write_table
+from .speech_encoder import SpeechClassifier
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Prints or writes the most probable classes of every recording."""
-    classifier = open_recognizer(args, MBTForSequenceClassification)
+    classifier = open_recognizer(args, SpeechClassifier)
     files, predictions = classifier.predict(find_recordings(args.recordings), args.top_k)
     if args.output is None:
         for file, classes in zip(files, predictions, strict=True):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .frame_encoder import FrameEncoder
+from .speech_encoder import SpeechEncoder
 
 
 class UpstreamExpert(nn.Module):
@@ -34,14 +34,14 @@ class UpstreamExpert(nn.Module):
     def __init__(self, ckpt: str, model_config: str | None = None, **kwargs):
         super().__init__()
         self.name = "MBT"
-        self.encoder = FrameEncoder.from_pretrained(ckpt)
+        self.encoder = SpeechEncoder.from_pretrained(ckpt)
 
     def get_downsample_rates(self, key: str) -> int:
         """Distance between frames in samples, the same for every key."""
         return self.encoder.samples_per_frame
 
     def forward(self, wavs: Sequence[Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        """Represent clips.
+        """Represents clips.
 
         Args:
             wavs: B waveforms (S,) in [-1, 1] at the extractor's rate, of any lengths.

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from feature_extraction import BadAudioError, MBTFeatureExtractor, to_waveform
+from feature_extraction import BadAudioError, to_waveform
 from feature_extraction.sound_sources import AUDIO_SUFFIXES
 from mbt_speech.user_errors import require
-from modeling_mbt import MBTForSequenceClassification, MBTModel
+
+from .speech_encoder import SpeechEncoder
 
 Rows = list[dict[str, Any]]
 
@@ -44,13 +44,11 @@ def add_recordings(parser: ArgumentParser) -> None:
     parser.add_argument("recordings", nargs="+", help="sound files, and folders of them")
 
 
-def open_recognizer(args: Namespace, *model_class: type[PreTrainedModel]) -> "Recognizer":
+def open_recognizer(args: Namespace, encoder_class: type[SpeechEncoder] = SpeechEncoder) -> "Recognizer":
     """Opens the checkpoint that `add_shared_arguments` asked for."""
     logging.disable_progress_bar()  # of loading the weights
     return Recognizer(
-        args.model_name_or_path,
-        *model_class,
-        device=args.device,
+        encoder_class.from_pretrained(args.model_name_or_path, args.device),
         batch_size=args.batch_size,
         max_length_seconds=args.max_length_seconds,
         on_bad_audio=args.on_bad_audio,
@@ -58,7 +56,7 @@ def open_recognizer(args: Namespace, *model_class: type[PreTrainedModel]) -> "Re
 
 
 def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
-    """Give the files that are named, and the sound files below the folders that are named, sorted.
+    """Returns the files that are named, and the sound files below the folders that are named, sorted.
 
     Raises:
         ValueError: There is none.
@@ -73,12 +71,10 @@ def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
 
 
 class Recognizer:
-    """A checkpoint and its feature extractor, that read sound files.
+    """Embeds and classifies sound files.
 
     Args:
-        model_name_or_path: A folder or a name on the Hub.
-        model_class: `MBTModel` to embed, `MBTForSequenceClassification` to classify.
-        device: Where to compute.
+        encoder: A `SpeechEncoder` to embed, a `SpeechClassifier` to classify.
         batch_size: Recordings that are computed at a time.
         max_length_seconds: Longer recordings are cut to this.
         on_bad_audio: "raise", or "skip" to leave out what cannot be read, with a line on stderr.
@@ -86,33 +82,27 @@ class Recognizer:
 
     def __init__(
         self,
-        model_name_or_path: str,
-        model_class: type[PreTrainedModel] = MBTModel,
+        encoder: SpeechEncoder,
         *,
-        device: str = "cpu",
         batch_size: int = 16,
         max_length_seconds: float = 20.0,
         on_bad_audio: str = "raise",
     ):
-        self.model: PreTrainedModel = model_class.from_pretrained(model_name_or_path)
-        self.model.eval().to(torch.device(device))  # pyright: ignore[reportArgumentType] - a decorated method
-        self.extractor = MBTFeatureExtractor.from_pretrained(model_name_or_path)
-        self.device, self.batch_size, self.on_bad_audio = device, batch_size, on_bad_audio
+        self.encoder, self.batch_size, self.on_bad_audio = encoder, batch_size, on_bad_audio
         self.max_length_seconds = max_length_seconds
 
     def embed(self, recordings: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
-        """Represent recordings: those that could be read, and their representations (N, H) float32."""
+        """Represents recordings: those that could be read, and their representations (N, H) float32."""
         files, outputs = self._run(recordings, lambda output: output.pooler_output)
         return files, outputs
 
     def predict(self, recordings: Sequence[Path], top_k: int = 5) -> tuple[list[Path], list[Rows]]:
-        """Classify recordings: those that could be read, and for each what `pipeline` gives.
+        """Classifies recordings: those that could be read, and for each what `pipeline` gives.
 
         That is `[{"score": ..., "label": ...}, ...]`, the most probable class first, `top_k` of them at most.
         """
-        assert isinstance(self.model, MBTForSequenceClassification)
         files, probabilities = self._run(recordings, lambda output: output.logits.float().softmax(1))
-        names: Any = self.model.config.id2label
+        names: Any = self.encoder.model.config.id2label
         return files, [
             [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]
             for row in probabilities
@@ -123,9 +113,7 @@ class Recognizer:
         files, rows = [], []
         with tqdm(total=len(recordings), desc="Recordings", unit="file", disable=len(recordings) < 2) as bar:
             for batch, waveforms in self._batches(recordings, bar):
-                rate = self.extractor.sampling_rate
-                inputs = self.extractor(waveforms, sampling_rate=rate, return_tensors="pt", device=self.device)
-                rows.append(choose(self.model(**inputs)).float().cpu().numpy())
+                rows.append(choose(self.encoder(waveforms)).float().cpu().numpy())
                 files += batch
         if not rows:
             raise ValueError("None of the recordings can be read.")
@@ -147,13 +135,13 @@ class Recognizer:
                 files, waveforms = [], []
 
     def _read(self, recording: Path) -> np.ndarray:
-        rate = self.extractor.sampling_rate
-        least = self.extractor.win_length / rate
+        rate = self.encoder.sampling_rate
+        least = self.encoder.extractor.win_length / rate
         return to_waveform(recording, rate, duration_seconds=self.max_length_seconds, min_seconds=least)
 
 
 def write_table(path: Path, rows: Rows) -> None:
-    """Write rows of one kind to a .csv or .parquet file.
+    """Writes rows of one kind to a .csv or .parquet file.
 
     Raises:
         ValueError: The name ends otherwise.

@@ -39,15 +39,15 @@ def main(args: Namespace) -> None:
     """Prints the cosine of two recordings with a decision, or the error rates of a list of pairs."""
     if (len(args.recordings) == 2) == (args.trials is not None):
         raise ValueError("`mbt verify` compares two sound files, or takes --trials.")
-    model = open_recognizer(args)
+    recognizer = open_recognizer(args)
     if args.trials is not None:
-        verify_trials(args, model)
+        verify_trials(args, recognizer)
         return
-    files, embeddings = model.embed([Path(recording) for recording in args.recordings])
+    files, embeddings = recognizer.embed([Path(recording) for recording in args.recordings])
     if len(files) < 2:
         raise ValueError("Both recordings must be readable.")
     score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
-    threshold = model.model.config.verification_threshold if args.threshold is None else args.threshold
+    threshold = recognizer.encoder.model.config.verification_threshold if args.threshold is None else args.threshold
     result = {
         "score": score,
         "threshold": threshold,
@@ -58,11 +58,11 @@ def main(args: Namespace) -> None:
         print("This checkpoint has no threshold: give --threshold, or find one by --trials.", file=sys.stderr)
 
 
-def verify_trials(args: Namespace, model: Recognizer) -> None:
+def verify_trials(args: Namespace, recognizer: Recognizer) -> None:
     """Scores a list of pairs."""
     trials = read_trials(args.trials)
     names = sorted({name for trial in trials for name in (trial.first, trial.second)})
-    files, embeddings = model.embed([args.trials_dir / name for name in names])
+    files, embeddings = recognizer.embed([args.trials_dir / name for name in names])
     rows = {file: row for row, file in enumerate(files)}
     trials = [t for t in trials if args.trials_dir / t.first in rows and args.trials_dir / t.second in rows]
     first, second = ([rows[args.trials_dir / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
@@ -74,8 +74,8 @@ def verify_trials(args: Namespace, model: Recognizer) -> None:
     if args.save_threshold and not Path(args.model_name_or_path).is_dir():
         raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
     if args.save_threshold:
-        model.model.config.verification_threshold = threshold
-        model.model.config.save_pretrained(args.model_name_or_path)
+        recognizer.encoder.model.config.verification_threshold = threshold
+        recognizer.encoder.model.config.save_pretrained(args.model_name_or_path)
         print(f"The threshold is stored in {args.model_name_or_path}.", file=sys.stderr)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from feature_extraction import MBTFeatureExtractor
-from mbt_speech.inference.frame_encoder import FrameEncoder
+from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTModel
 
 CONTEXT_FRAMES = 2  # that a frame of log-mel statistics sees on either side of itself
@@ -63,7 +63,8 @@ class MBTFrozenEncoder(FrozenEncoder):
     """An MBT encoder, with the pooling that it was trained with."""
 
     def __init__(self, model: MBTModel, extractor: MBTFeatureExtractor):
-        self.model, self.extractor, self.sampling_rate = model.eval(), extractor, extractor.sampling_rate
+        self.model, self.extractor, self.sampling_rate = model, extractor, extractor.sampling_rate
+        self.encoder = SpeechEncoder(model, extractor).eval()
 
     def to(self, device: torch.device) -> Self:
         """Move there, in the order of memory that convolutions want."""
@@ -81,7 +82,7 @@ class MBTFrozenEncoder(FrozenEncoder):
 
     def centres(self, num_frames: int) -> Tensor:
         """Frame t is centred on sample t * stride."""
-        return torch.arange(num_frames) * float(FrameEncoder(self.model, self.extractor).samples_per_frame)
+        return torch.arange(num_frames) * float(self.encoder.samples_per_frame)
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify weights, settings and features."""
@@ -89,8 +90,7 @@ class MBTFrozenEncoder(FrozenEncoder):
 
     @torch.no_grad()
     def _outputs(self, waveforms: Tensor, lengths: Tensor) -> Any:
-        features, mask = self.extractor.extract(waveforms, lengths)
-        return self.model(self.extractor.normalize(features, mask), mask)
+        return self.encoder(waveforms, lengths)
 
 
 class LogMelStatistics(FrozenEncoder):

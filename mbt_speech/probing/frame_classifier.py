@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from feature_extraction import MBTFeatureExtractor
-from mbt_speech.inference.frame_encoder import FrameEncoder
+from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTModel
 
 from .classification import class_names
@@ -28,7 +28,7 @@ HEAD_NAME = "frame_head.safetensors"
 class FrameClassifier(nn.Module):
     """Names the class of every frame; frame t is centred on sample t * `samples_per_frame`."""
 
-    def __init__(self, encoder: FrameEncoder, head: nn.Linear):
+    def __init__(self, encoder: SpeechEncoder, head: nn.Linear):
         super().__init__()
         self.encoder, self.head = encoder, head
         self.label_names = list((encoder.model.config.id2label or {}).values())
@@ -42,7 +42,7 @@ class FrameClassifier(nn.Module):
         model.config = copy.deepcopy(model.config)
         model.config.update(class_names(label_names))
         tensors = {"weight": torch.from_numpy(head.weight).float(), "bias": torch.from_numpy(head.bias).float()}
-        return cls(FrameEncoder(model, extractor), _linear(tensors)).eval()
+        return cls(SpeechEncoder(model, extractor), _linear(tensors)).eval()
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
@@ -53,7 +53,7 @@ class FrameClassifier(nn.Module):
         """
         head = cached_file(str(name_or_path), HEAD_NAME)
         assert head is not None
-        return cls(FrameEncoder.from_pretrained(name_or_path), _linear(load_file(head))).eval()
+        return cls(SpeechEncoder.from_pretrained(name_or_path), _linear(load_file(head))).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the encoder and the head; an extractor belongs beside them."""
@@ -61,7 +61,7 @@ class FrameClassifier(nn.Module):
         save_file(self.head.state_dict(), Path(folder, HEAD_NAME))
 
     def forward(self, waveforms: Tensor | Sequence[Tensor]) -> Tensor:
-        """Give logits (B, T', K) of waveforms, as `FrameEncoder` takes them: (B, S), or B tensors of any lengths."""
+        """Give logits (B, T', K) of waveforms, as `SpeechEncoder` takes them: (B, S), or B tensors of any lengths."""
         return self.head(self.encoder(waveforms).last_hidden_state)
 
 

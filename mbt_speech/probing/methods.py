@@ -6,7 +6,7 @@ from typing import Any
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from mbt_speech.arguments import CONTROLS, FinetuneArguments
+from mbt_speech.arguments import CONTROLS, STATS, FinetuneArguments
 from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
 
@@ -18,10 +18,10 @@ from .hub_encoders import open_hub_encoder
 class Methods:
     """The methods that a run compares, by the names that it gives them; their models are opened as they are needed.
 
-    Controls hear what the first MBT model hears, and have its architecture; without one, those of the preset.
+    Controls have the features and the architecture of the first MBT model; without one, those of the preset.
 
     Raises:
-        ValueError: The models hear at different sampling rates, or one that is to be trained is not MBT.
+        ValueError: The models expect different sampling rates, or one that is to be trained is not MBT.
     """
 
     def __init__(self, args: FinetuneArguments):
@@ -41,29 +41,27 @@ class Methods:
         rates = {name: extractor.sampling_rate for name, extractor in self.extractors.items()}
         if len(set(rates.values())) > 1:
             each = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
-            raise ValueError(
-                f"The models hear at different sampling rates: compare them in calls of their own ({each})."
-            )
+            raise ValueError(f"The models expect different sampling rates: compare them in separate runs ({each}).")
         self.sampling_rate: int = next(iter(rates.values()))
 
     def model_type(self, name: str) -> str:
-        """Give the `model_type` of a method's config, or `stats`."""
+        """Returns the `model_type` of a method's config, or `stats`."""
         if name in self.configs:
             return self.configs[name].model_type
-        return name if name == "stats" else MBTConfig.model_type
+        return name if name == STATS else MBTConfig.model_type
 
     def is_mbt(self, name: str) -> bool:
         """Whether the encoder of a method is one of ours, which can be trained and saved."""
         return self.model_type(name) == MBTConfig.model_type
 
     def frozen_encoder(self, name: str, seed: int) -> FrozenEncoder:
-        """Open the encoder of a method; `seed` makes the weights of `random`.
+        """Opens the encoder of a method; `seed` makes the weights of `random`.
 
         Raises:
             ValueError: The model is of no kind that is known here, or its file lacks weights.
         """
         extractor = self.extractors[name]
-        if name == "stats":
+        if name == STATS:
             return LogMelStatistics(extractor)
         if not self.is_mbt(name):
             return open_hub_encoder(name, extractor, self.args.hub_token)
@@ -77,7 +75,7 @@ class Methods:
         return MBTFrozenEncoder(model, extractor)
 
     def classifier(self, name: str, label_names: Sequence[str]) -> MBTForSequenceClassification:
-        """Put a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialised.
+        """Puts a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialised.
 
         Raises:
             ValueError: The model's file lacks weights.

@@ -4,7 +4,9 @@ Intervals are those of Student's t at 95 % over seeds. A difference is paired: o
 labels, seed by seed.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +14,11 @@ import numpy as np
 from scipy import stats
 
 from .pictures import draw_label_curves
+from .tables import markdown_table
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 3
+SWEEP_NAME = "sweep.json"
 
 Result = Mapping[str, Any]
 """A line of `results.jsonl`."""
@@ -25,7 +29,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float
-    """Of its interval; NaN where nothing varies: one seed, or a linear head on all labels, which knows no chance."""
+    """Of its interval; NaN where nothing varies: one seed, or a linear head on all labels, which is not random."""
     num_seeds: int
 
     def __str__(self):
@@ -34,7 +38,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Give the mean of values (N,) and its interval."""
+    """Returns the mean of values (N,) and its interval."""
     values = np.asarray(values, np.float64)
     if np.ptp(values) == 0:
         return Estimate(float(values.mean()), float("nan"), len(values))
@@ -52,7 +56,7 @@ class Point(NamedTuple):
 
 
 def label_curves(results: Sequence[Result], metric: str = "accuracy") -> list[Point]:
-    """Average the results of one task over seeds, methods and shares in the order in which they came."""
+    """Averages the results of one task over seeds, methods and shares in the order in which they came."""
     values: dict[tuple[str, str, float], list[float]] = {}
     for result in results:
         key = (result["method"], result["encoder"], result["label_fraction"])
@@ -61,7 +65,7 @@ def label_curves(results: Sequence[Result], metric: str = "accuracy") -> list[Po
 
 
 def paired_difference(results: Sequence[Result], first: str, second: str, metric: str = "accuracy") -> Estimate:
-    """Estimate `second` - `first`, at one share of the labels, over the seeds that both have.
+    """Estimates `second` - `first`, at one share of the labels, over the seeds that both have.
 
     Raises:
         ValueError: They share no seed.
@@ -73,8 +77,8 @@ def paired_difference(results: Sequence[Result], first: str, second: str, metric
     return estimate(np.array([by_seed[1][seed] - by_seed[0][seed] for seed in shared]))
 
 
-def in_words(difference: Estimate, first: str, second: str) -> str:
-    """Say what a paired difference shows."""
+def describe_difference(difference: Estimate, first: str, second: str) -> str:
+    """Says what a paired difference shows."""
     points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
     if np.isnan(difference.half_width):
         return f"{points} (no seed differs from another: no interval, so nothing is shown)"
@@ -88,52 +92,74 @@ def in_words(difference: Estimate, first: str, second: str) -> str:
 
 
 def short_names(methods: Sequence[str]) -> dict[str, str]:
-    """Name models by their folders alone, or by their paths where that is not clear."""
+    """Names models by their folders alone, or by their paths where that is not clear."""
     names = {method: Path(method).name for method in methods}
     return names if len(set(names.values())) == len(names) else {method: method for method in methods}
 
 
-def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
-    """Write `results.md` and, of several shares, `label_fractions.png`; gives the text.
+def write_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
+    """Writes `sweep.json`, `results.md` and, of several shares, `label_fractions.png`.
 
     Args:
-        results: Lines of `results.jsonl`, methods by their short names.
-        pretrained: Short names of the methods to compare with one another, pair by pair.
+        results: Lines of `results.jsonl`.
+        pretrained: Methods to compare with one another, pair by pair.
         output_dir: Folder to write to.
         data: What the clips are of.
+
+    Returns:
+        The text of `results.md`.
     """
-    curves = label_curves(results)
-    task, chance = results[0]["task"], 100 * results[0]["chance"]
-    fractions = sorted({point.label_fraction for point in curves})
-    tested = f"{results[0]['num_test']} test {results[0]['unit']}"
-    lines = [
-        f"# {task}, {data}",
-        "",
-        f"Top-1 accuracy in % on {tested}, mean ± half of the 95 % interval over seeds; always naming the most "
-        f"frequent class scores {chance:.1f}. Hyper-parameters are chosen on the validation part; the test part is "
-        "used once for each classifier.",
-        "",
-        "| | encoder | " + " | ".join(f"{100 * fraction:g} %" for fraction in fractions) + " |",
-        "|---" * (2 + len(fractions)) + "|",
-    ]
-    for method, encoder in dict.fromkeys((point.method, point.encoder) for point in curves):
-        found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
-        cells = [found.get(fraction, "") for fraction in fractions]
-        lines.append(f"| {method} | {encoder} | " + " | ".join(cells) + " |")
-    for number, first in enumerate(pretrained):
-        for second in pretrained[number + 1 :]:
-            lines += ["", f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the "
-                      "pre-training: a difference is one of these two checkpoints.", ""]  # fmt: skip
-            for fraction in fractions:
-                some = [result for result in results if result["label_fraction"] == fraction]
-                words = in_words(paired_difference(some, first, second), first, second)
-                lines.append(f"- {100 * fraction:g} % of the labels: {words}")
-    text = "\n".join(lines) + "\n"
+    sweep = {"data": data, "pretrained": pretrained, "results": list(results)}
+    (output_dir / SWEEP_NAME).write_text(json.dumps(sweep, indent=1), encoding="utf-8")
+    text = f"# {sweep_title(sweep)}\n\n{sweep_text(sweep)}\n"
     (output_dir / "results.md").write_text(text, encoding="utf-8")
+    curves = label_curves(_with_short_names(sweep)["results"])
     drawn: dict[str, dict[float, tuple[float, float]]] = {}
     for point in curves:
         values = point.estimate.mean, point.estimate.half_width
         drawn.setdefault(f"{point.method}, {point.encoder}", {})[point.label_fraction] = values
-    if len(fractions) > 1:
-        draw_label_curves(output_dir / "label_fractions.png", drawn, chance, f"{task}, {data}")
+    if len({point.label_fraction for point in curves}) > 1:
+        chance = 100 * results[0]["chance"]
+        draw_label_curves(output_dir / "label_fractions.png", drawn, chance, sweep_title(sweep))
     return text
+
+
+def sweep_title(sweep: Mapping[str, Any]) -> str:
+    """Returns task and data."""
+    return f"{sweep['results'][0]['task']}, {sweep['data']}"
+
+
+def sweep_text(sweep: Mapping[str, Any]) -> str:
+    """Returns table and differences of what `sweep.json` holds, in Markdown."""
+    sweep = _with_short_names(sweep)
+    results, pretrained = sweep["results"], sweep["pretrained"]
+    curves = label_curves(results)
+    fractions = sorted({point.label_fraction for point in curves})
+    sections = [
+        f"Top-1 accuracy in % on {results[0]['num_test']} test {results[0]['unit']}, mean ± half of the 95 % interval "
+        f"over seeds; always naming the most frequent class scores {100 * results[0]['chance']:.1f}. Hyper-parameters "
+        "are chosen on the validation split; the test split is used once for each classifier."
+    ]
+    rows = []
+    for method, encoder in dict.fromkeys((point.method, point.encoder) for point in curves):
+        found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
+        rows.append([method, encoder, *(found.get(fraction, "") for fraction in fractions)])
+    sections.append(markdown_table(["", "encoder", *(f"{100 * fraction:g} %" for fraction in fractions)], rows))
+    for first, second in combinations(pretrained, 2):
+        sections.append(
+            f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the pre-training: a "
+            "difference is one of these two checkpoints."
+        )
+        lines = []
+        for fraction in fractions:
+            some = [result for result in results if result["label_fraction"] == fraction]
+            words = describe_difference(paired_difference(some, first, second), first, second)
+            lines.append(f"- {100 * fraction:g} % of the labels: {words}")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def _with_short_names(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    names = short_names(list(dict.fromkeys(result["method"] for result in sweep["results"])))
+    results = [{**result, "method": names[result["method"]]} for result in sweep["results"]]
+    return {**sweep, "results": results, "pretrained": [names[method] for method in sweep["pretrained"]]}

@@ -1,23 +1,24 @@
 """README.md of a run, which is its model card on the Hub: what was done to what, with which result."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mbt_speech.arguments import RunArguments
+from mbt_speech.arguments import SYNTHETIC, RunArguments
 from mbt_speech.data.sources import source
 from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
+
+from .software import software_versions
+from .tables import markdown_table
 
 PAPER = "https://arxiv.org/abs/2309.03619"
 METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
 CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
 TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
-SOFTWARE = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy")
 DIAGNOSTICS = {
     "loss": "loss",
     "loss_floor": "floor of the loss for this batch and number of latents",
@@ -63,7 +64,7 @@ def write_pretraining_card(
     last_step: Mapping[str, float],
     sampling_rate: int,
 ) -> None:
-    """Write the card of a pre-trained encoder into `output_dir`.
+    """Writes the card of a pre-trained encoder into `output_dir`.
 
     Args:
         args: The run.
@@ -71,7 +72,7 @@ def write_pretraining_card(
         cost: Of its encoder, for one crop.
         facts: Further rows of the table, name -> value, such as the hours of speech.
         last_step: Last line of `train_log.jsonl`.
-        sampling_rate: In Hz, what the extractor hears.
+        sampling_rate: In Hz, what the extractor expects.
     """
     encoder = f"{cost.num_dense_weights / 1e6:.2f} M weights, {cost.dense_flops / 1e6:.0f} MFLOP for a crop"
     if config.encoder_density < 1:
@@ -84,12 +85,12 @@ def write_pretraining_card(
     sections = [
         f"A speech encoder, pre-trained without labels by {CPC_METHOD if config.objective == 'cpc' else METHOD}.",
         _snippet(EMBED, args, sampling_rate=sampling_rate, hidden_size=config.hidden_size),
-        "## Training\n\n" + _table({"data": source(args), **rows}),
-        f"## At step {last_step['step']}\n\n" + _table(measured),
+        "## Training\n\n" + markdown_table(["", ""], {"data": source(args), **rows}.items()),
+        f"## At step {last_step['step']}\n\n" + markdown_table(["", ""], measured.items()),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
         _limits(
-            f"It has heard {source(args)} and nothing else, at {sampling_rate} Hz, in the crops named above: other "
-            "languages, rooms, microphones and lengths are untried.",
+            f"It has been trained on {source(args)} and nothing else, at {sampling_rate} Hz, in the crops above: "
+            "other languages, rooms, microphones and lengths are untried.",
             "Its representations tell voices apart: where recordings are personal data, so are they.",
         ),
     ]
@@ -99,23 +100,24 @@ def write_pretraining_card(
 def write_classifier_card(
     args: RunArguments, config: MBTConfig, results: Sequence[Mapping[str, Any]], sampling_rate: int
 ) -> None:
-    """Write the card of a classifier into `output_dir`.
+    """Writes the card of a classifier into `output_dir`.
 
     Args:
         args: The run.
         config: The model's.
         results: Lines of `results.jsonl`; the saved model is the MBT one that is best on validation.
-        sampling_rate: In Hz, what the extractor hears.
+        sampling_rate: In Hz, what the extractor expects.
     """
     table = pd.DataFrame(results)
     table["method"] = [Path(method).name for method in table["method"]]
     keys = ["method", "encoder", "label_fraction"]
     accuracy = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "std", "count"]).reset_index()
-    lines = ["| encoder | | share of labels | test accuracy % | seeds |", "|---|---|---|---|---|"]
+    rows = []
     for row in accuracy.to_dict("records"):
         spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
         mean = f"{100 * row['mean']:.1f}{spread}"
-        lines.append(f"| {row['method']} | {row['encoder']} | {row['label_fraction']:g} | {mean} | {row['count']} |")
+        rows.append([row["method"], row["encoder"], f"{row['label_fraction']:g}", mean, row["count"]])
+    head = ["encoder", "", "share of labels", "test accuracy %", "seeds"]
     models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
     best = max(models, key=lambda row: row["validation_accuracy"])
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
@@ -126,11 +128,12 @@ def write_classifier_card(
         f"Names the {best['task']} of {'every frame' if of_frames else 'a recording'} of speech: one of {len(labels)} "
         f"({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control.",
         _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
-        f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} {best['unit']}); always "
-        f"naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. "
+        f"## Results\n\nTop-1 accuracy on the test split of {source(args)} ({best['num_test']} {best['unit']}); "
+        f"always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over "
+        "seeds. "
         f"The model in this repository is the best MBT model on validation: {best['method']}, "
         f"{best['label_fraction']:g} of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; its own "
-        f"test accuracy is {100 * best['accuracy']:.1f} %.\n\n" + "\n".join(lines),
+        f"test accuracy is {100 * best['accuracy']:.1f} %.\n\n" + markdown_table(head, rows),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
@@ -158,10 +161,6 @@ def _snippet(code: str, args: RunArguments, **values: Any) -> str:
     return f"## Use\n\n```python\n{code.format(name=_name(args), **values)}\n```"
 
 
-def _table(rows: Mapping[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
 def _limits(*sentences: str) -> str:
     return "## Limits\n\n" + "\n".join(f"* {sentence}" for sentence in sentences)
 
@@ -181,10 +180,10 @@ def _write(
         library_name="transformers",
         pipeline_tag=pipeline_tag,
         tags=TAGS,
-        datasets=None if on_hub in (None, "synthetic") else [on_hub],
+        datasets=None if on_hub in (None, SYNTHETIC) else [on_hub],
         model_name=name if evaluations else None,
         eval_results=evaluations,
     )
-    software = "## Software\n\n" + ", ".join(f"{package} {version(package)}" for package in SOFTWARE)
+    software = "## Software\n\n" + ", ".join(map(" ".join, software_versions().items()))
     body = "\n\n".join(section for section in (f"# {name}", *sections, software) if section)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n").save(Path(args.output_dir, "README.md"))

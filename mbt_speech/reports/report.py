@@ -6,32 +6,30 @@
 """
 
 import html
+import json
 import os
 import platform
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
 
 from mbt_speech.command_line import RECIPE_NAME
 from mbt_speech.training.run_log import read_log
 
-from .label_curves import label_curves, short_names
+from .ablation_table import ABLATION_NAME, ablation_text
+from .label_curves import SWEEP_NAME, label_curves, short_names, sweep_text, sweep_title
 from .pictures import draw_cross_correlations, draw_losses
 from .report_page import to_html
+from .software import software_versions
+from .tables import markdown_table
 
-SOFTWARE = (
-    "torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "safetensors", "numpy",
-    "scikit-learn", "soundfile", "soxr",
-)  # fmt: skip
 MEASURES = {
     "loss": "loss",
     "loss_floor": "its floor",
@@ -49,14 +47,14 @@ SWEEP_PICTURES = {
 PROTOCOL = """\
 * **Pre-training** sees no label. Two views of each crop are compared by the objective that the table names; what is
   kept is the encoder.
-* **Parts.** A task's recordings are divided into train, validation and test before anything is learnt, by the data set
-  or by its recipe. The test part is used once for each classifier, after everything about it has been chosen.
-* **Shares of the labels** are drawn from the training part, stratified, with at least one clip of each class. With one
-  seed a smaller share is a part of every larger one.
-* **Frozen encoders**: every clip is represented once; a multinomial logistic regression is fitted on standardised
-  representations, its regularisation chosen on the validation part. **Trained encoders**: encoder and linear
+* **Splits.** A task's recordings are divided into train, validation and test before anything is learned, by the data
+  set or by its recipe. The test split is used once for each classifier, after everything about it has been chosen.
+* **Shares of the labels** are drawn from the training split, stratified, with at least one clip of each class. With
+  one seed a smaller share is contained in every larger one.
+* **Frozen encoders**: every clip is represented once; a multinomial logistic regression is fitted on standardized
+  representations, its regularization chosen on the validation split. **Trained encoders**: encoder and linear
   classifier are trained together, for a number of steps that is set beforehand.
-* **Controls.** `random` is the same architecture as it is initialised, `stats` the mean and standard deviation of the
+* **Controls.** `random` is the same architecture as it is initialized, `stats` the mean and standard deviation of the
   log-mel spectrogram over time, `supervised` the same architecture trained on the given labels alone.
 * **Seeds and intervals.** In a sweep a seed decides which labels are given and how the classifier starts; the encoder
   is one checkpoint. Means are over seeds, with half of Student's 95 % interval where it says so. Differences are
@@ -101,19 +99,19 @@ class Gallery:
         self.folder.mkdir(parents=True)
 
     def new_path(self, name: str) -> Path:
-        """Give a path for a picture that is still to be drawn."""
+        """Returns a path for a picture that is still to be drawn."""
         return self.folder / f"{len(list(self.folder.iterdir())):02d}-{name}"
 
     def show(self, path: Path, caption: str) -> str:
-        """Give the Markdown of a picture."""
+        """Returns the Markdown of a picture."""
         if path.parent != self.folder:
             path = Path(shutil.copyfile(path, self.new_path(path.name)))
         return f"![{caption}]({path.relative_to(self.output_dir).as_posix()})"
 
 
 def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
-    """Find encoders, sweeps, and ablations, of which their own encoders and sweeps are not listed."""
-    ablations = sorted(path.parent for path in runs_dir.rglob("encoders") if (path.parent / "results.md").is_file())
+    """Finds encoders, sweeps, and ablations, of which their own encoders and sweeps are not listed."""
+    ablations = sorted(path.parent for path in runs_dir.rglob(ABLATION_NAME))
     hidden = [*ablations, output_dir]
 
     def folders(name: str) -> list[Path]:
@@ -122,13 +120,13 @@ def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
 
     return {
         "encoders": folders("cross_correlation.npz"),
-        "sweeps": folders("results.jsonl"),
+        "sweeps": folders(SWEEP_NAME),
         "ablations": ablations,
     }
 
 
 def describe(runs: Mapping[str, list[Path]]) -> str:
-    """Count what was found."""
+    """Counts what was found."""
     words = {"encoders": "pre-trained encoder", "sweeps": "sweep", "ablations": "ablation"}
     return ", ".join(f"{len(found)} {words[kind]}{'s' * (len(found) != 1)}" for kind, found in runs.items())
 
@@ -144,19 +142,18 @@ def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
 
 def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     """One table over all tasks, then every sweep with its own table, differences and pictures."""
-    tables = {folder: pd.read_csv(folder / "results.csv").to_dict("records") for folder in sweeps}
-    sections = ["### All tasks", overview({str(f.relative_to(runs_dir)): rows for f, rows in tables.items()})]
-    for folder in tables:
-        title, *rest = read_results(folder).splitlines()
-        sections.append(f"### {title.removeprefix('# ')} ({folder.relative_to(runs_dir)})")
-        sections.append("\n".join(rest).strip())
-        sections += [gallery.show(folder / n, f"{words}. {title.removeprefix('# ')}.")
+    found = {str(folder.relative_to(runs_dir)): read_json(folder / SWEEP_NAME) for folder in sweeps}
+    sections = ["### All tasks", overview({name: sweep["results"] for name, sweep in found.items()})]
+    for folder, (name, sweep) in zip(sweeps, found.items(), strict=True):
+        title = escape(sweep_title(sweep))
+        sections += [f"### {title} ({name})", escape(sweep_text(sweep))]
+        sections += [gallery.show(folder / n, f"{words}. {title}.")
                      for n, words in SWEEP_PICTURES.items() if (folder / n).is_file()]  # fmt: skip
     return sections
 
 
 def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
-    """Tabulate accuracies: a row for each method, a column for each task at its least and its largest share.
+    """Tabulates accuracies: a row for each method, a column for each task at its least and its largest share.
 
     Sweeps of one task share its columns, unless they have a method in common.
     """
@@ -173,20 +170,21 @@ def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
                 column = f"{rows[0]['task']} ({name}), {share}"
             columns.setdefault(column, {}).update(cells)
     methods = dict.fromkeys(method for cells in columns.values() for method in cells)
-    lines = [["", *columns], *([method, *(cells.get(method, "") for cells in columns.values())] for method in methods)]
-    return "Top-1 accuracy on the test part in %, mean ± half of the 95 % interval over seeds.\n\n" + to_table(lines)
+    rows = ([method, *(cells.get(method, "") for cells in columns.values())] for method in methods)
+    caption = "Top-1 accuracy on the test split in %, mean ± half of the 95 % interval over seeds."
+    return f"{caption}\n\n{markdown_table(['', *columns], rows)}"
 
 
 def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[str]:
-    """Tabulate the encoders; losses and cross-correlation matrices side by side, with one colour scale."""
-    heads = ["", "objective", "data", "steps", "pairs", *MEASURES.values()]
-    lines, logs, matrices = [heads], {}, {}
+    """Tabulates the encoders; losses and cross-correlation matrices side by side, with one colour scale."""
+    head = ["", "objective", "data", "steps", "pairs", *MEASURES.values()]
+    rows, logs, matrices = [], {}, {}
     for folder in encoders:
         name, recipe, log = str(folder.relative_to(runs_dir)), read_recipe(folder), read_log(folder)
         pairs = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
         data = Path(recipe["train_dir"] or recipe["dataset_name"]).name
         measured = [f"{log[-1][measure]:.4g}" if measure in log[-1] else "" for measure in MEASURES]
-        lines.append([name, recipe["objective"], data, str(log[-1]["step"]), str(pairs), *measured])
+        rows.append([name, recipe["objective"], data, str(log[-1]["step"]), str(pairs), *measured])
         logs[name] = log
         with np.load(folder / "cross_correlation.npz") as saved:
             matrices |= {f"{name}, {moment} pre-training": saved[moment] for moment in ("before", "after")}
@@ -197,7 +195,7 @@ def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[
     return [
         "At the last step; `pairs` are those of one process and step. With fewer pairs than latents, the loss has a "
         "floor that no network gets below.",
-        to_table(lines),
+        markdown_table(head, rows),
         gallery.show(losses, "Losses of pre-training, and their terms."),
         gallery.show(correlations, "Cross-correlation matrices before and after pre-training, with one colour scale."),
     ]
@@ -207,22 +205,23 @@ def ablations(folders: list[Path], gallery: Gallery) -> list[str]:
     """Every ablation with its table and picture."""
     sections = []
     for folder in folders:
-        title, _, rest = read_results(folder).partition("\n")
-        sections += [f"### {folder.name}", f"{title}.", rest.strip()]
-        sections.append(gallery.show(folder / "accuracy.png", f"{title.split(':')[0]}."))
+        ablation = read_json(folder / ABLATION_NAME)
+        sections += [f"### {folder.name}", escape(ablation_text(ablation))]
+        sections.append(gallery.show(folder / "accuracy.png", f"{escape(ablation['title'])}."))
     return sections
 
 
 def machine() -> str:
-    """Name versions and processors of this machine, which is where the report is written."""
-    lines = [["", ""], ["Python", platform.python_version()], *([name, version(name)] for name in SOFTWARE)]
+    """Names versions and processors of this machine, which is where the report is written."""
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    lines += [
-        ["system", platform.platform()],
-        ["CPU cores", str(os.cpu_count())],
-        ["GPUs", ", ".join(devices) or "none"],
-    ]
-    return "Where this report was written.\n\n" + to_table(lines)
+    rows = {
+        "Python": platform.python_version(),
+        **software_versions(),
+        "system": platform.platform(),
+        "CPU cores": os.cpu_count(),
+        "GPUs": ", ".join(devices) or "none",
+    }
+    return "Where this report was written.\n\n" + markdown_table(["", ""], rows.items())
 
 
 def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
@@ -238,17 +237,16 @@ def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
     ]
 
 
-def read_results(folder: Path) -> str:
-    """Read a table in words, in which names of folders may hold what HTML takes for its own."""
-    return html.escape((folder / "results.md").read_text(encoding="utf-8").strip(), quote=False)
+def escape(text: str) -> str:
+    """Protects names in Markdown that may hold what HTML takes for its own."""
+    return html.escape(text, quote=False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what a sweep or an ablation left."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """Read a run's arguments."""
+    """Reads a run's arguments."""
     return yaml.safe_load((folder / RECIPE_NAME).read_text(encoding="utf-8"))
-
-
-def to_table(lines: list[list[str]]) -> str:
-    """Write a Markdown table, of which the first line is the head."""
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])

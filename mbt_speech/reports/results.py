@@ -17,7 +17,7 @@ from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.training.run_log import append_line, read_lines
 
-from .label_curves import report_sweep, short_names
+from .label_curves import write_sweep
 
 RESULTS_NAME = "results.jsonl"
 
@@ -59,7 +59,7 @@ class Results:
         return any(line["run"] == run.name for line in self._done)
 
     def add(self, run: Run, model_type: str, classifier: Classifier) -> None:
-        """Write the line of a classifier, whose encoder is of some type."""
+        """Writes the line of a classifier, whose encoder is of some type."""
         line = {
             "run": run.name,
             "settings": self._settings,
@@ -78,22 +78,21 @@ class Results:
         self._done.append(line)
 
     def best_of_mbt(self) -> float:
-        """Give the best accuracy on validation of an MBT model so far, -1 if there is none."""
+        """Returns the best accuracy on validation of an MBT model so far, -1 if there is none."""
         return max((line["validation_accuracy"] for line in self._done if line["model_type"] == "mbt"), default=-1.0)
 
     def report(self) -> list[dict[str, Any]]:
-        """Write results.csv, and table and picture over shares, methods and seeds; print the table; give the lines."""
+        """Writes results.csv, and table and picture over all seeds; prints the table; returns the lines."""
         lines = [line for line in self._done if line["run"] in self._names]
         pd.DataFrame(lines).drop(columns=["run", "settings"]).to_csv(self._path.with_suffix(".csv"), index=False)
-        names = short_names(self.args.model_name_or_path)
-        shown = [{**line, "method": names[line["method"]]} for line in lines]
-        pretrained = [names[method] for method in self.args.model_name_or_path if method not in CONTROLS]
-        print(f"\n{report_sweep(shown, pretrained, self._path.parent, source(self.args))}")
+        shown = [{name: value for name, value in line.items() if name not in ("run", "settings")} for line in lines]
+        pretrained = [method for method in self.args.model_name_or_path if method not in CONTROLS]
+        print(f"\n{write_sweep(shown, pretrained, self._path.parent, source(self.args))}")
         return lines
 
 
 def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
-    """Digest what a result depends on beside its run: the recordings, their labels and parts, and the arguments."""
+    """Returns a digest of what a result depends on beside its run: recordings, labels, splits and arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
     values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds

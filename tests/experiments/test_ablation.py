@@ -1,5 +1,6 @@
 """An ablation from its recipe to its table and picture."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +58,7 @@ def test_cells_are_compared_with_the_first_by_the_seed_of_pre_training(tmp_path)
     ]  # fmt: skip
     rows.append({**rows[0], "method": "stats"})
     (tmp_path / "tasks" / "speaker").mkdir(parents=True)
-    pd.DataFrame(rows).to_csv(tmp_path / "tasks" / "speaker" / "results.csv", index=False)
+    (tmp_path / "tasks" / "speaker" / "sweep.json").write_text(json.dumps({"results": rows}))
     ablation.report(which, ablation.collect(which, encoders, tmp_path), tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "| objective mbt | 0.5 | 90.6 ± 9.1 |" in text

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoFeatureExtractor
 from transformers.testing_utils import CaptureLogger
 
+import modeling_mbt  # noqa: F401 - AutoFeatureExtractor opens the extractor as ours
 from feature_extraction import MBTFeatureExtractor, feature_extraction_mbt
 from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
 

@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import io
+import json
 import shutil
 
 import pytest
@@ -51,8 +52,10 @@ def runs(speech_folder, tmp_path_factory):
     ablation = runs / "ablations" / "which"
     (ablation / "encoders").mkdir(parents=True)
     shutil.copytree(runs / "bt", ablation / "encoders" / "bt")
-    shutil.copy(runs / "sweep" / "results.csv", ablation)
-    (ablation / "results.md").write_text("Accuracy by <something>: in %\n\n| | x |\n|---|---|\n| a | 73.1 |\n")
+    result = {"task": "x", "curve": "a", "position": None, "label_fraction": 1, "accuracy": 0.731}
+    record = {"title": "Accuracy by <something>", "data": "tones", "axis": "density"}
+    record["results"] = [result | {"chance": 0.5, "cell": "a", "pretraining_seed": None}]
+    (ablation / "ablation.json").write_text(json.dumps(record))
     shutil.copy(runs / "bt" / "loss.png", ablation / "accuracy.png")
     return runs
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from feature_extraction import MBTFeatureExtractor
-from mbt_speech.inference.frame_encoder import FrameEncoder
 from mbt_speech.inference.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
 from mbt_speech.inference.s3prl_upstream import UpstreamExpert
+from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
 from tests.support.models import SMALL_BOTTLENECK, TINY, stir
 from tests.support.sounds import SAMPLING_RATE, chirp
@@ -129,7 +129,7 @@ def test_gradients_reach_every_weight_of_an_upstream_unless_it_is_frozen(setting
 
 
 def test_a_recording_that_cannot_be_represented_is_refused_by_its_number(tmp_path):
-    encoder = FrameEncoder.from_pretrained(save(tmp_path, TINY))
+    encoder = SpeechEncoder.from_pretrained(save(tmp_path, TINY))
     with pytest.raises(ValueError, match="Clip 1 has 399 samples"):
         encoder([torch.zeros(16_000), torch.zeros(399)])
 
@@ -137,4 +137,4 @@ def test_a_recording_that_cannot_be_represented_is_refused_by_its_number(tmp_pat
 def test_another_kind_of_checkpoint_is_refused(tmp_path):
     MBTConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a BertModel"):
-        FrameEncoder.from_pretrained(tmp_path)
+        SpeechEncoder.from_pretrained(tmp_path)

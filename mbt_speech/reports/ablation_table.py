@@ -1,0 +1,61 @@
+"""What an ablation shows: accuracies over the grid, and how cells differ from the first one.
+
+An ablation leaves `ablation.json`: `title`, `data`, `axis` (the argument along the horizontal axis, or
+`label_fraction`), and `results`, an object for each fitted head: `task`, `curve`, `position` (null: a line across),
+`label_fraction`, `accuracy`, `chance`, `cell`, `pretraining_seed`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .label_curves import MIN_SEEDS, describe_difference, paired_difference
+from .tables import markdown_table
+
+ABLATION_NAME = "ablation.json"
+LABEL_FRACTION = "label_fraction"
+
+
+def ablation_text(ablation: Mapping[str, Any]) -> str:
+    """Returns the Markdown of an ablation: what it is of, a table, and differences where seeds suffice."""
+    caption = f"{ablation['title']}: accuracy in %, mean ± standard deviation over seeds ({ablation['data']})"
+    return "\n\n".join([caption, _accuracies(ablation), *_differences(ablation["results"])])
+
+
+def _accuracies(ablation: Mapping[str, Any]) -> str:
+    results = pd.DataFrame(ablation["results"])
+    results["position"] = ["" if pd.isna(value) else value for value in results["position"]]
+    head = {"curve": "", "position": ablation["axis"].split(".")[-1], LABEL_FRACTION: "labels"}
+    if ablation["axis"] == LABEL_FRACTION:
+        head.pop(LABEL_FRACTION)
+    table = results.groupby([*head, "task"], sort=False)["accuracy"].agg(["mean", "std"]) * 100
+    cells = table.apply(
+        lambda row: f"{row['mean']:.1f}" + ("" if pd.isna(row["std"]) else f" ± {row['std']:.1f}"), axis=1
+    ).unstack("task")
+    rows = ([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True))
+    return markdown_table([*head.values(), *cells.columns], rows)
+
+
+def _differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paired by the seed of pre-training, cells against the first one; none where there are too few seeds."""
+    results = [row for row in results if row["pretraining_seed"] is not None]
+    if len({row["pretraining_seed"] for row in results}) < MIN_SEEDS:
+        return []
+    accuracies: dict[tuple, dict[tuple, list[float]]] = {}
+    for row in results:
+        of_cells = accuracies.setdefault((row["task"], row[LABEL_FRACTION]), {})
+        of_cells.setdefault((row["cell"], row["pretraining_seed"]), []).append(row["accuracy"])
+    lines = []
+    for (task, fraction), of_cells in accuracies.items():
+        means = [
+            {"method": cell, "seed": seed, "accuracy": float(np.mean(values))}
+            for (cell, seed), values in of_cells.items()
+        ]
+        first, *others = dict.fromkeys(row["method"] for row in means)
+        for other in others:
+            words = describe_difference(paired_difference(means, first, other), first, other)
+            lines.append(f"- {task}, {100 * fraction:g} % of the labels: {words}")
+    heading = "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:"
+    return [heading, "\n".join(lines)]
