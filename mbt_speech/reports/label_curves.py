@@ -93,6 +93,26 @@ def short_names(methods: Sequence[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {method: method for method in methods}
 
 
+def describe_training(results: Sequence[Result]) -> list[str]:
+    """Returns lines that say which weights were kept, after how many steps and minutes; none of frozen encoders."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result["encoder"] == "trained":
+            found.setdefault(f"{result['method']}, {100 * result['label_fraction']:g} %", []).append(result)
+    lines = []
+    for name, own in found.items():
+        alphas = [f"{one['alpha']:g}" for one in own if one["alpha"] is not None]
+        weights = f"weights {', '.join(alphas)} of the way from the frozen fit (0) to the fine-tuned network (1); "
+        steps = ", ".join(str(one["steps"]) for one in own)
+        minutes = sum(one["minutes"] for one in own) / len(own)
+        lines.append(f"- {name}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
+    return (
+        ["", "What was trained, seed by seed (minutes with all that validation chose among):", "", *lines]
+        if lines
+        else []
+    )
+
+
 def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
     """Write `results.md` and, of several shares, `label_fractions.png`; gives the text.
 
@@ -120,6 +140,7 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
         found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
         cells = [found.get(fraction, "") for fraction in fractions]
         lines.append(f"| {method} | {encoder} | " + " | ".join(cells) + " |")
+    lines += describe_training(results)
     for number, first in enumerate(pretrained):
         for second in pretrained[number + 1 :]:
             lines += ["", f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the "
