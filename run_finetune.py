@@ -13,7 +13,8 @@ from mbt_speech.command_line import parse_arguments, parse_overrides
 if __name__ == "__main__":
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,12 @@ from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
 from mbt_speech.reports.results import Results, Run
-from mbt_speech.training.fine_tuning import FullTraining
+from mbt_speech.training.fine_tuning import FullTraining, Pace
+from mbt_speech.training.head_first import FROM_PROBE, FROM_SCRATCH, fine_tune_head_first, train_from_scratch
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.user_errors import explain_user_errors
-from modeling_mbt import MBTConfig
+from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
@@ -104,7 +106,7 @@ class Task:
         set_seed(run.seed)
         rows = {part: self.labelled_rows(part, run) for part in ("train", "validation")}
         if not self.args.freeze_encoder:
-            return self.train(run, rows["train"])
+            return self.train(run, rows)
         examples = self.represent(run.method, run.seed)
         chosen = {part: examples.choose(part, own, run.seed) for part, own in rows.items()}
         return fit_frozen(examples, chosen, len(self.speech.label_names), run.seed)
@@ -122,25 +124,68 @@ class Task:
             self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
         return self._examples[made]
 
-    def train(self, run: Run, train_rows: np.ndarray) -> Classifier:
-        """Train an encoder with its classifier."""
+    def train(self, run: Run, rows: dict[str, np.ndarray]) -> Classifier:
+        """Train an encoder with its classifier: from scratch, or from the head that fits it as it is."""
         args, output_dir = self.args, Path(self.args.output_dir)
         output_dir = output_dir if self.alone else output_dir / "runs" / run.name
         output_dir.mkdir(parents=True, exist_ok=True)
-        training = FullTraining(
+        description, uploads = f"{run.method} seed {run.seed}", self.uploads if self.alone else None
+        if run.method == "supervised":
+            classifier = train_from_scratch(
+                lambda rate: self.training_from_scratch(run, rows["train"], rate),
+                args.supervised_learning_rates,
+                rows["validation"],
+                output_dir,
+                description,
+                uploads,
+            )
+        else:
+            examples, num_classes = self.represent(run.method, run.seed), len(self.speech.label_names)
+            start = partial(self.training_from_head, run)
+            classifier = fine_tune_head_first(
+                start, examples, rows, num_classes, run.seed, output_dir, description, uploads
+            )
+            self.accelerator.print(f"{description}: kept {describe_weights(classifier.alpha)}.")
+        self.accelerator.free_memory()
+        return classifier
+
+    def training_from_head(self, run: Run, head: LinearHead, rows: np.ndarray) -> FullTraining:
+        """Set up the training of an encoder from a head that was fitted on it."""
+        set_seed(run.seed)
+        encoder = self.methods.frozen_encoder(run.method, run.seed)
+        assert isinstance(encoder, MBTFrozenEncoder)
+        model = put_on(encoder.model, head, self.speech.label_names)
+        return self.training(run, rows, model, FROM_PROBE, self.args, self.args.encoder_learning_rate)
+
+    def training_from_scratch(self, run: Run, rows: np.ndarray, learning_rate: float) -> FullTraining:
+        """Set up the training of a new network."""
+        set_seed(run.seed)
+        model = self.methods.classifier(run.method, self.speech.label_names)
+        args = replace(self.args, learning_rate=learning_rate)
+        return self.training(run, rows, model, FROM_SCRATCH, args, learning_rate)
+
+    def training(
+        self,
+        run: Run,
+        rows: np.ndarray,
+        model: MBTForSequenceClassification,
+        pace: Pace,
+        args: FinetuneArguments,
+        encoder_learning_rate: float,
+    ) -> FullTraining:
+        """Set up the training of a network."""
+        return FullTraining(
             args,
             self.accelerator,
             self.speech,
-            train_rows,
-            self.methods.classifier(run.method, self.speech.label_names),
+            rows,
+            model,
             self.methods.extractors[run.method],
             MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION),
             run.seed,
+            pace,
+            encoder_learning_rate,
         )
-        uploads = self.uploads if self.alone else None
-        classifier = training.run(output_dir, f"{run.method} seed {run.seed}", uploads)
-        self.accelerator.free_memory()
-        return classifier
 
     def save(self, run: Run, classifier: Classifier) -> None:
         """Save an MBT model and its extractor at the top of `output_dir`."""
@@ -165,6 +210,13 @@ class Task:
             labels = speech.clips.labels[rows]
             draw_embedding_maps(folder / "embeddings.png", features, labels, speech.label_names, title)
             draw_spectra(folder / "spectra.png", features, f"Covariance of the representations\n{title}")
+
+
+def describe_weights(alpha: float | None) -> str:
+    """Say which weights between the probe and the fine-tuned network were kept."""
+    if alpha == 0:
+        return "the probe, which no fine-tuned weights beat on validation"
+    return "the fine-tuned weights" if alpha == 1 else f"weights {alpha:g} of the way from the probe"
 
 
 def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:

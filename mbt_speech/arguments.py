@@ -244,8 +244,9 @@ class FinetuneArguments(RunArguments):
     )
     freeze_encoder: bool = field(
         default=False,
-        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, "
-                  "instead of training the whole network; steps, learning rate and the like then play no part."},
+        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, and "
+                  "leave it at that instead of training the whole network from there; steps, learning rates and the "
+                  "like then play no part."},
     )  # fmt: skip
     max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this."})
     preset: str = field(
@@ -258,7 +259,17 @@ class FinetuneArguments(RunArguments):
         metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency."},
     )
     eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
-    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the data."})
+    num_train_epochs: float = field(
+        default=0.0,
+        metadata={"help": "Passes over the data; 0 is as many as the number of labels asks for."},
+    )
+    encoder_learning_rate: float = field(
+        default=3e-4, metadata={"help": "Learning rate of the encoder, --learning_rate being that of the classifier."}
+    )
+    supervised_learning_rates: list[float] = field(
+        default_factory=lambda: [1e-3, 3e-3],
+        metadata={"help": "Learning rates of `supervised`, of which validation chooses one.", "nargs": "+"},
+    )
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per process and step."})
 
     def __post_init__(self):
@@ -269,7 +280,5 @@ class FinetuneArguments(RunArguments):
             raise ValueError(f"--max_train_frames must be at least 1 and is {self.max_train_frames}.")
         if self.freeze_encoder and SUPERVISED in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
-        if not self.freeze_encoder and set(FROZEN_CONTROLS) & set(self.model_name_or_path):
-            raise ValueError(
-                "`random` and `stats` have no encoder to train: add --freeze_encoder, or name `supervised`."
-            )
+        if not self.freeze_encoder and "stats" in self.model_name_or_path:
+            raise ValueError("`stats` has no encoder to train: add --freeze_encoder, or leave it out.")

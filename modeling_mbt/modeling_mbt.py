@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 from transformers.utils.generic import ModelOutput
 
@@ -269,16 +270,21 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
         Args:
             input_features: Features of `MBTFeatureExtractor`, (B, T, M).
             attention_mask: 1 for real frames, 0 for padding, (B, T).
-            labels: Class ids, (B,), for the cross-entropy loss.
+            labels: Class ids, (B,), values to regress on, (B,) or (B, num_labels), or for several labels a clip 0. or
+                1. for each, (B, num_labels). The config's `problem_type` says which; while it is `None`, the labels'
+                type and number decide, as in transformers' own classifiers.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like).
 
         Returns:
-            `logits` (B, num_labels) and, with labels, the mean cross-entropy `loss`.
+            `logits` (B, num_labels) and, with labels, the `loss`: mean cross-entropy, squared error, or binary
+            cross-entropy.
         """
         pooled = self.mbt(input_features, attention_mask, return_dict=True).pooler_output
         logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)
+        loss = None
+        if labels is not None:
+            loss = ForSequenceClassificationLoss(labels, logits.float(), self.config)
         output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 

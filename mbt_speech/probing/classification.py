@@ -30,12 +30,18 @@ class Classifier:
     test_scores: dict[str, float]
     """On the test part: accuracy, balanced_accuracy, macro_f1."""
     num_train: int
-    """Clips or frames whose labels it was given, to learn from or to choose by."""
+    """Training clips or frames whose labels it was given, with the same share of those of validation."""
     num_test: int
     chance: float
     """Test accuracy of always naming the most frequent class of the training part."""
     fitted: LinearHead | MBTForSequenceClassification
     """A head on frozen representations, or the whole network."""
+    alpha: float | None = None
+    """Of weights between the probe's, 0, and those that the whole network learned from there, 1."""
+    steps: int = 0
+    """Optimizer steps of the network that was kept; of a search, those of all its runs are in `minutes`."""
+    minutes: float = 0.0
+    """Time that it took to choose and to train."""
 
     @property
     def accuracy(self) -> float:
@@ -58,7 +64,7 @@ def fit_frozen(examples: Examples, chosen: Mapping[str, np.ndarray], num_classes
     return Classifier(
         validation_accuracy=head.validation_accuracy,
         test_scores=score(head.predict(features[test]), labels[test]),
-        num_train=sum(map(len, chosen.values())),
+        num_train=len(chosen["train"]),
         num_test=len(test),
         chance=chance(labels, examples.rows),
         fitted=head,

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
@@ -38,6 +37,12 @@ class LinearHead(NamedTuple):
     """C of the L2 penalty that was chosen, 0 for nearest centroids."""
     validation_accuracy: float = float("nan")
     """Of heads of this strength on clips that they did not learn from."""
+    scale: float = 1.0
+    """Factor that makes the logits of those clips likeliest."""
+
+    def scaled(self) -> "LinearHead":
+        """Give the head that predicts the same, with probabilities that can be believed."""
+        return self._replace(weight=self.scale * self.weight, bias=self.scale * self.bias, scale=1.0)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(N, K) of features (N, H)."""
@@ -77,12 +82,20 @@ def fit_linear_head(
         heads = {head.inverse_strength: head for head in _fit_all(train_features, train_labels, num_classes)}
         logits = {strength: head.logits(validation_features) for strength, head in heads.items()}
         strength, accuracy = _choose(logits, validation_labels)
-        return heads[strength]._replace(validation_accuracy=accuracy)
+        scale = _likeliest_scale(logits[strength], validation_labels)
+        return heads[strength]._replace(validation_accuracy=accuracy, scale=scale)
     features = np.concatenate([train_features, validation_features])
     labels = np.concatenate([train_labels, validation_labels])
-    strength, accuracy = _choose(*_cross_validate(features, labels, num_classes, seed))
-    *_, head = _fit_all(features, labels, num_classes, up_to=strength)
-    return head._replace(validation_accuracy=accuracy)
+    logits, references = _cross_validate(features, labels, num_classes, seed)
+    strength, accuracy = _choose(logits, references)
+    head = fit_strength(features, labels, num_classes, strength)
+    return head._replace(validation_accuracy=accuracy, scale=_likeliest_scale(logits[strength], references))
+
+
+def fit_strength(features: np.ndarray, labels: np.ndarray, num_classes: int, inverse_strength: float) -> LinearHead:
+    """Fit the head of one strength on features (N, H) with labels (N,)."""
+    *_, head = _fit_all(features, labels, num_classes, up_to=inverse_strength)
+    return head
 
 
 def has_many_validation_clips(num_clips: int, num_classes: int) -> bool:
@@ -136,6 +149,12 @@ def _choose(logits: dict[float, np.ndarray], labels: np.ndarray) -> tuple[float,
     return best, accuracies[best]
 
 
+def _likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Give the factor of logits (N, K) under which labels (N,) are likeliest."""
+    scales, each = 2.0 ** np.arange(-6, 13), np.arange(len(labels))
+    return float(max(scales, key=lambda scale: log_softmax(scale * logits, axis=1)[each, labels].mean()))
+
+
 def _fit_all(
     features: np.ndarray,
     labels: np.ndarray,
@@ -157,8 +176,10 @@ def _fit_all(
     fit = LogisticRegression(max_iter=300, tol=1e-4 if is_precise else 1e-2, warm_start=True)
     for strength in INVERSE_STRENGTHS:
         if strength <= up_to:
-            with warnings.catch_warnings():  # a fit that ends early is compared with the others like any other
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with (
+                warnings.catch_warnings()
+            ):  # fits that end early are compared like others, and two clips a class are few
+                warnings.simplefilter("ignore", UserWarning)
                 fit.set_params(C=strength).fit(scaled, labels)
             weight, bias = np.asarray(fit.coef_), np.asarray(fit.intercept_)
             if len(seen) == 2:  # scikit-learn keeps one row of a binary fit

@@ -97,6 +97,24 @@ def short_names(methods: Sequence[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {method: method for method in methods}
 
 
+def describe_training(results: Sequence[Result]) -> list[str]:
+    """Returns paragraphs that say which weights were kept, after how many steps and minutes; none of frozen encoders."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result["encoder"] == "trained":
+            found.setdefault(f"{result['method']}, {100 * result['label_fraction']:g} %", []).append(result)
+    lines = []
+    for name, own in found.items():
+        alphas = [f"{one['alpha']:g}" for one in own if one["alpha"] is not None]
+        weights = f"weights {', '.join(alphas)} of the way from the frozen fit (0) to the fine-tuned network (1); "
+        steps = ", ".join(str(one["steps"]) for one in own)
+        minutes = sum(one["minutes"] for one in own) / len(own)
+        lines.append(f"- {name}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
+    if not lines:
+        return []
+    return ["What was trained, seed by seed (minutes with all that validation chose among):", "\n".join(lines)]
+
+
 def write_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
     """Writes `sweep.json`, `results.md` and, of several shares, `label_fractions.png`.
 
@@ -145,6 +163,7 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
         found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
         rows.append([method, encoder, *(found.get(fraction, "") for fraction in fractions)])
     sections.append(markdown_table(["", "encoder", *(f"{100 * fraction:g} %" for fraction in fractions)], rows))
+    sections += describe_training(results)
     for first, second in combinations(pretrained, 2):
         sections.append(
             f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the pre-training: a "

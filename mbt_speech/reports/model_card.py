@@ -133,7 +133,7 @@ def write_classifier_card(
         "seeds. "
         f"The model in this repository is the best MBT model on validation: {best['method']}, "
         f"{best['label_fraction']:g} of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; its own "
-        f"test accuracy is {100 * best['accuracy']:.1f} %.\n\n" + markdown_table(head, rows),
+        f"test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n" + markdown_table(head, rows),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
@@ -151,6 +151,14 @@ def write_classifier_card(
         metric_value=sum(of_best) / len(of_best),
     )
     _write(args, "feature-extraction" if of_frames else "audio-classification", sections, [evaluation])
+
+
+def _weights(alpha: float | None) -> str:
+    if alpha is None or pd.isna(alpha):
+        return ""
+    return (
+        f" Its weights lie {alpha:g} of the way from those of the frozen encoder (0) to the fine-tuned network's (1)."
+    )
 
 
 def _name(args: RunArguments) -> str:

@@ -71,6 +71,9 @@ class Results:
             "num_train": classifier.num_train,
             "num_test": classifier.num_test,
             "chance": classifier.chance,
+            "alpha": classifier.alpha,
+            "steps": classifier.steps,
+            "minutes": round(classifier.minutes, 2),
             "validation_accuracy": classifier.validation_accuracy,
             **classifier.test_scores,
         }

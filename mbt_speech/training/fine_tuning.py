@@ -4,8 +4,9 @@ Axes: N clips, B clips of a batch.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +29,20 @@ from .loop import TrainingRun
 from .sparsity import SparseTraining
 
 
+class Pace(NamedTuple):
+    """How long a network trains if it is not told: so many passes over its clips, within bounds in steps."""
+
+    epochs: float
+    min_steps: int
+    max_steps: int
+
+
 @dataclass(frozen=True)
 class FullTraining:
-    """A network that learns from some training clips of a task."""
+    """A network that learns from some clips of a task."""
 
     args: FinetuneArguments
-    """Steps, batch size, learning rate and the like."""
+    """Batch size, and the number of steps if it is given."""
     accelerator: Accelerator
     """Of `create_accelerator`."""
     speech: LabelledSpeech
@@ -47,6 +56,8 @@ class FullTraining:
     """Distortions of the training clips."""
     seed: int
     """Of data order and distortions."""
+    pace: Pace
+    encoder_learning_rate: float
 
     @property
     def batch_size(self) -> int:
@@ -56,21 +67,25 @@ class FullTraining:
     @property
     def max_steps(self) -> int:
         """Optimizer steps."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
         epoch_steps = steps_per_epoch(len(self.train_rows), self.batch_size * self._shares)
-        by_epochs = max(1, round(self.args.num_train_epochs * epoch_steps))
-        return self.args.max_steps if self.args.max_steps > 0 else by_epochs
+        if self.args.num_train_epochs > 0:
+            return max(1, round(self.args.num_train_epochs * epoch_steps))
+        return int(np.clip(round(self.pace.epochs * epoch_steps), self.pace.min_steps, self.pace.max_steps))
 
-    def run(self, output_dir: Path, description: str, uploads: HubUploads | None = None) -> Classifier:
-        """Train, and measure on validation and test.
+    def run(self, output_dir: Path, description: str, uploads: HubUploads | None = None) -> None:
+        """Train, measuring on all of validation on the way if asked to.
 
         Args:
             output_dir: Folder of log and checkpoints.
             description: Words in front of the progress bar.
             uploads: Is shown every checkpoint.
         """
+        output_dir.mkdir(parents=True, exist_ok=True)
         is_sparse = self.model.config.encoder_density < 1
         run = TrainingRun(
-            self.args,
+            replace(self.args, resume_from_checkpoint=self._own_checkpoint(output_dir)),
             self.accelerator,
             self.model,
             self.extractor,
@@ -79,19 +94,12 @@ class FullTraining:
             output_dir=output_dir,
             sparsity=SparseTraining.keep_zeros(self.model.to(self.accelerator.device)) if is_sparse else None,
             uploads=uploads,
+            encoder_learning_rate=self.encoder_learning_rate,
         )
         for micro_batches in run.steps(self):
             run.update(self.backpropagate(run.network, micro_batches, run.step))
             if run.is_due(self.args.eval_steps):
-                run.log.evaluation(run.step, {"eval_accuracy": self.scores_on("validation")["accuracy"]})
-        return Classifier(
-            validation_accuracy=self.scores_on("validation")["accuracy"],
-            test_scores=self.scores_on("test"),
-            num_train=len(self.train_rows),
-            num_test=len(self.speech.rows["test"]),
-            chance=chance(self.speech.clips.labels, self.speech.rows),
-            fitted=self.model,
-        )
+                run.log.evaluation(run.step, {"eval_accuracy": self.accuracy_on(self.speech.rows["validation"])})
 
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Read this process's micro-batches from a step on."""
@@ -120,10 +128,35 @@ class FullTraining:
 
         return backpropagate_mean(self.accelerator, network, batches, forward)
 
-    def scores_on(self, part: str) -> dict[str, float]:
-        """Measure on a part."""
-        clips, rows = self.speech.clips, self.speech.rows[part]
-        return score(*predict(self.args, self.accelerator, self.model, self.extractor, clips, rows))
+    def accuracy_on(self, rows: np.ndarray) -> float:
+        """Classify clips at some positions; gives the share that is right."""
+        return self._scores(rows)["accuracy"]
+
+    def classifier(
+        self, validation_accuracy: float, num_train: int, minutes: float, alpha: float | None = None
+    ) -> Classifier:
+        """Test the network as it is; gives it with its results."""
+        return Classifier(
+            validation_accuracy=validation_accuracy,
+            test_scores=self._scores(self.speech.rows["test"]),
+            num_train=num_train,
+            num_test=len(self.speech.rows["test"]),
+            chance=chance(self.speech.clips.labels, self.speech.rows),
+            fitted=self.model,
+            alpha=alpha,
+            steps=0 if alpha == 0 else self.max_steps,
+            minutes=minutes,
+        )
+
+    def _own_checkpoint(self, output_dir: Path) -> str | None:
+        """Give what to resume from: of a task that trains several networks, one is the owner of the folder named."""
+        named = self.args.resume_from_checkpoint
+        is_own = named in (None, "auto") or Path(named).resolve().parent == output_dir.resolve()
+        return named if is_own else "auto"
+
+    def _scores(self, rows: np.ndarray) -> dict[str, float]:
+        self.model.to(self.accelerator.device)
+        return score(*predict(self.args, self.accelerator, self.model, self.extractor, self.speech.clips, rows))
 
     def names(self, step: int) -> list[str]:
         """Name the recordings of this process's batch of a step."""

@@ -74,6 +74,7 @@ class TrainingRun:
         sparsity: The masks of the model's weights, if it is sparse.
         uploads: Gets every checkpoint.
         output_dir: Folder of log and checkpoints, by default that of `args`.
+        encoder_learning_rate: Of the encoder, by default that of `args`, which is the rate of all else.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
@@ -91,12 +92,13 @@ class TrainingRun:
         uploads: HubUploads | None = None,
         *,
         output_dir: Path | None = None,
+        encoder_learning_rate: float | None = None,
     ):
         self.args, self.accelerator, self.model, self.extractor = args, accelerator, model, extractor
         self.output_dir, self.max_steps = output_dir or Path(args.output_dir), max_steps
         self.sparsity, self.uploads = sparsity, uploads
         self.step, self.skipped_steps, self.skipped_in_a_row = 0, 0, 0
-        self._prepare()
+        self._prepare(encoder_learning_rate)
         checkpoint = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
         if checkpoint is not None:
             progress = load_checkpoint(self.state, checkpoint)
@@ -112,7 +114,7 @@ class TrainingRun:
             clips_per_step=global_batch_size(args, accelerator.num_processes),
         )
 
-    def _prepare(self) -> None:
+    def _prepare(self, encoder_learning_rate: float | None) -> None:
         """Give the model its layout and its place, and whatever learns or schedules to the accelerator."""
         args, accelerator, model = self.args, self.accelerator, self.model
         # The convolutions' fastest layout on CPU and on tensor cores.
@@ -125,6 +127,7 @@ class TrainingRun:
             args.weight_decay,
             optim=args.optim,
             layerwise_lr_decay=args.layerwise_lr_decay,
+            encoder_learning_rate=encoder_learning_rate,
         )
         self.schedule = Schedule(optimizer, args.warmup_steps, self.max_steps)
         self.network, self.optimizer = accelerator.prepare(model, optimizer)

@@ -19,20 +19,24 @@ def create_optimizer(
     *,
     optim: str = "adamw_torch",
     layerwise_lr_decay: float = 1.0,
+    encoder_learning_rate: float | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW or LARS over what learns, without weight decay on biases and norms (every parameter of one dimension).
 
-    Each layer of the encoder learns `layerwise_lr_decay` times as fast as the one above it.
+    Each layer of the encoder learns `layerwise_lr_decay` times as fast as the one above it, and what is not of the
+    encoder at `learning_rate`; `encoder_learning_rate` is by default the same.
 
     Raises:
         ImportError: LARS is asked for without its package.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     depths = layer_depths(model)
+    encoder_rate = learning_rate if encoder_learning_rate is None else encoder_learning_rate
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1
-            rate = learning_rate * layerwise_lr_decay ** (max(depths.values()) - depths[name])
+            rate = encoder_rate if name.startswith("mbt.") else learning_rate
+            rate *= layerwise_lr_decay ** (max(depths.values()) - depths[name])
             rate *= 1 if decays or optim != "lars" else LARS_BIAS_SHARE
             groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
     listed = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]

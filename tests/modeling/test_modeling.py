@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
 from mbt_speech.presets import PRESETS
@@ -99,6 +100,29 @@ def test_every_learnt_tensor_gets_a_gradient():
     ):
         model(torch.randn(8, 20, 16), **views).loss.backward()
         assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "labels", "function"),
+    [
+        ("regression", 1, torch.tensor([[0.5], [2.0], [-1.0], [0.0]]), nn.functional.mse_loss),
+        ("regression", 3, torch.linspace(-1, 1, 12).view(4, 3), nn.functional.mse_loss),
+        ("single_label_classification", 3, torch.tensor([0, 2, 1, 1]), nn.functional.cross_entropy),
+        (
+            "multi_label_classification",
+            3,
+            torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]),
+            nn.functional.binary_cross_entropy_with_logits,
+        ),
+    ],
+)
+def test_every_problem_type_has_the_loss_of_transformers_classifiers(problem_type, num_labels, labels, function):
+    config = MBTConfig(**TINY, problem_type=problem_type, num_labels=num_labels)
+    model = MBTForSequenceClassification(config)
+    output = model(torch.randn(4, 20, 16), labels=labels)
+    torch.testing.assert_close(output.loss, function(output.logits, labels))
+    output.loss.backward()
+    assert model.classifier.weight.grad.any()
 
 
 def test_a_frozen_encoder_stays_as_it_is_in_training_mode():

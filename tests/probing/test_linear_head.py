@@ -88,3 +88,12 @@ def test_of_equally_accurate_heads_the_likelier_is_chosen():
     sure, wrong = np.array([[2, 0], [0, 2], [0, 2]]), np.array([[0, 9]] * 3)
     chosen, accuracy = linear_head._choose({0.01: sure / 2, 1.0: sure, 10.0: wrong}, labels)
     assert (chosen, accuracy) == (1.0, 1.0)
+
+
+def test_one_clip_of_every_class_in_either_part_is_enough():
+    labels = np.arange(12)
+    train = np.eye(12) + 0.01 * np.random.default_rng(0).normal(size=(12, 12))
+    head = fit_linear_head(train, labels, np.eye(12), labels, 12)
+    assert np.array_equal(head.predict(np.eye(12)), labels)
+    assert head.validation_accuracy == 1
+    assert np.array_equal(head.scaled().predict(train), labels)

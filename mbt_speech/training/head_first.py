@@ -1,0 +1,148 @@
+"""Two ways to train a whole network on a share of the labels, each choosing on the validation labels of the share.
+
+`fine_tune_head_first`: the head of the frozen encoder, then the whole network from there (arXiv 2202.10054), then the
+weights on the way between the two that are best (arXiv 2109.01903). `train_from_scratch`: the best of some learning
+rates.
+
+Axes: N clips, K classes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mbt_speech.probing.classification import Classifier
+from mbt_speech.probing.examples import Examples
+from mbt_speech.probing.linear_head import LinearHead, fit_linear_head, fit_strength, has_many_validation_clips
+
+from .fine_tuning import FullTraining, Pace
+from .hub_uploads import HubUploads
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FROM_PROBE = Pace(epochs=4, min_steps=40, max_steps=400)
+FROM_SCRATCH = Pace(epochs=30, min_steps=200, max_steps=2000)
+REFIT_NAME = "all_labels"
+
+
+def fine_tune_head_first(
+    start: Callable[[LinearHead, np.ndarray], FullTraining],
+    examples: Examples,
+    rows: Mapping[str, np.ndarray],
+    num_classes: int,
+    seed: int,
+    output_dir: Path,
+    description: str,
+    uploads: HubUploads | None = None,
+) -> Classifier:
+    """Fit the head, train the whole network from there, and keep the weights between the two that validation prefers.
+
+    The probe wins ties. Where validation clips are few, the probe learns from them too, as it does on a frozen
+    encoder; then, unless the probe was preferred, the network trains once more, on all labelled clips.
+
+    Args:
+        start: (head, positions of clips) -> the training, from this head, on these clips.
+        examples: All clips, represented by the encoder as it is.
+        rows: train, validation -> positions of the clips whose labels are given.
+        num_classes: K.
+        seed: Of cross-validation.
+        output_dir: Folder of logs and checkpoints.
+        description: Text in front of the progress bar.
+        uploads: Gets every checkpoint.
+    """
+    began = time.monotonic()
+    features, labels, train, validation = examples.features, examples.labels, rows["train"], rows["validation"]
+    probe = fit_linear_head(
+        features[train], labels[train], features[validation], labels[validation], num_classes, seed
+    ).scaled()
+    are_few = not has_many_validation_clips(len(validation), num_classes)
+    head = probe
+    if are_few:
+        head = fit_strength(features[train], labels[train], num_classes, probe.inverse_strength)
+        head = head._replace(scale=probe.scale).scaled()
+    training = start(head, train)
+    path = WeightPath(training.model)
+    training.run(output_dir, description, uploads)
+    path.end_here()
+    alpha, accuracy = path.choose(lambda: training.accuracy_on(validation))
+    if are_few:
+        everything = np.concatenate([train, validation])
+        training.accelerator.free_memory()
+        training = start(probe, everything)
+        path = WeightPath(training.model)
+        if alpha > 0:
+            training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
+        path.end_here()
+    path.go_to(alpha)
+    return training.classifier(accuracy, len(train), (time.monotonic() - began) / 60, alpha)
+
+
+def train_from_scratch(
+    start: Callable[[float], FullTraining],
+    learning_rates: Sequence[float],
+    validation: np.ndarray,
+    output_dir: Path,
+    description: str,
+    uploads: HubUploads | None = None,
+) -> Classifier:
+    """Train a network as it is initialized, with each learning rate; gives the one that is best on validation.
+
+    Args:
+        start: Learning rate -> the training.
+        learning_rates: To choose from.
+        validation: Positions of the clips to choose by.
+        output_dir: Folder of logs and checkpoints, one below it for each of several learning rates.
+        description: Text in front of the progress bar.
+        uploads: Gets every checkpoint.
+    """
+    began = time.monotonic()
+    best, best_accuracy = None, -1.0
+    for rate in learning_rates:
+        training = start(rate)
+        folder = output_dir if len(learning_rates) == 1 else output_dir / f"learning_rate_{rate:g}"
+        training.run(folder, f"{description}, learning rate {rate:g}", uploads)
+        accuracy = training.accuracy_on(validation)
+        if accuracy > best_accuracy:
+            best, best_accuracy = training, accuracy
+        training.accelerator.free_memory()
+    assert best is not None
+    minutes = (time.monotonic() - began) / 60
+    return best.classifier(best_accuracy, len(best.train_rows), minutes)
+
+
+class WeightPath:
+    """The straight line between a network's weights as they are and as they are after training; both as copies."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.start = model, _weights(model)
+        self.end = self.start
+
+    def end_here(self) -> None:
+        """Let the line end at the weights as they are now."""
+        self.end = _weights(self.model)
+
+    def go_to(self, alpha: float) -> None:
+        """Give the network the weights at `alpha`: 0 is the start and 1 the end, buffers included."""
+        device = next(self.model.parameters()).device
+        weights = {
+            name: torch.lerp(value, self.end[name], alpha) if value.is_floating_point() else self.end[name]
+            for name, value in self.start.items()
+        }
+        self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
+
+    def choose(self, measure: Callable[[], float]) -> tuple[float, float]:
+        """Measure at every alpha: the best, of equal ones the nearest to the start, and its value."""
+        values = {}
+        for alpha in ALPHAS:
+            self.go_to(alpha)
+            values[alpha] = measure()
+        best = max(ALPHAS, key=lambda alpha: values[alpha])
+        self.go_to(best)
+        return best, values[best]
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
