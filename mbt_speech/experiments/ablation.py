@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from mbt_speech.arguments import FROZEN_CONTROLS
+from mbt_speech.command_line import as_words, load_yaml
 from mbt_speech.reports.ablation_table import ABLATION_NAME, LABEL_FRACTION, ablation_text
 from mbt_speech.reports.label_curves import SWEEP_NAME
 from mbt_speech.reports.pictures import draw_curves
@@ -99,12 +99,12 @@ def read_ablation(path: Path) -> Ablation:
     """Reads a recipe.
 
     Raises:
-        ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
-        FileNotFoundError: It is not there.
+        ValueError: It cannot be read, lacks an entry, has an unknown one, or its axis is not varied.
     """
+    recipe = load_yaml(path)
     try:
-        return Ablation(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (TypeError, yaml.YAMLError) as error:
+        return Ablation(**recipe)
+    except TypeError as error:
         raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
 
 
@@ -133,15 +133,6 @@ def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]
         else:
             arguments[name] = value
     return arguments
-
-
-def as_words(arguments: Mapping[str, Any]) -> list[str]:
-    """Writes arguments as they stand on a command line."""
-    words = []
-    for name, value in arguments.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
-    return words
 
 
 def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .label_curves import MIN_SEEDS, describe_difference, paired_difference
+from .plain_text import plain
 from .tables import markdown_table
 
 ABLATION_NAME = "ablation.json"
@@ -20,7 +21,9 @@ LABEL_FRACTION = "label_fraction"
 
 def ablation_text(ablation: Mapping[str, Any]) -> str:
     """Returns the Markdown of an ablation: what it is of, a table, and differences where seeds suffice."""
-    caption = f"{ablation['title']}: accuracy in %, mean ± standard deviation over seeds ({ablation['data']})"
+    caption = (
+        f"{plain(ablation['title'])}: accuracy in %, mean ± standard deviation over seeds ({plain(ablation['data'])})"
+    )
     return "\n\n".join([caption, _accuracies(ablation), *_differences(ablation["results"])])
 
 
@@ -55,7 +58,7 @@ def _differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         first, *others = dict.fromkeys(row["method"] for row in means)
         for other in others:
-            words = describe_difference(paired_difference(means, first, other), first, other)
-            lines.append(f"- {task}, {100 * fraction:g} % of the labels: {words}")
+            words = describe_difference(paired_difference(means, first, other), plain(first), plain(other))
+            lines.append(f"- {plain(task)}, {100 * fraction:g} % of the labels: {words}")
     heading = "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:"
     return [heading, "\n".join(lines)]

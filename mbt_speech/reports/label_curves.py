@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from .pictures import draw_label_curves
+from .plain_text import plain
 from .tables import markdown_table
 
 CONFIDENCE = 0.95
@@ -98,7 +99,7 @@ def short_names(methods: Sequence[str]) -> dict[str, str]:
 
 
 def describe_training(results: Sequence[Result]) -> list[str]:
-    """Returns paragraphs that say which weights were kept, after how many steps and minutes; none of frozen encoders."""
+    """Returns paragraphs on the weights that were kept, their steps and minutes; none of frozen encoders."""
     found: dict[str, list[Result]] = {}
     for result in results:
         if result["encoder"] == "trained":
@@ -109,7 +110,7 @@ def describe_training(results: Sequence[Result]) -> list[str]:
         weights = f"weights {', '.join(alphas)} of the way from the frozen fit (0) to the fine-tuned network (1); "
         steps = ", ".join(str(one["steps"]) for one in own)
         minutes = sum(one["minutes"] for one in own) / len(own)
-        lines.append(f"- {name}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
+        lines.append(f"- {plain(name)}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
     if not lines:
         return []
     return ["What was trained, seed by seed (minutes with all that validation chose among):", "\n".join(lines)]
@@ -129,7 +130,7 @@ def write_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Pa
     """
     sweep = {"data": data, "pretrained": pretrained, "results": list(results)}
     (output_dir / SWEEP_NAME).write_text(json.dumps(sweep, indent=1), encoding="utf-8")
-    text = f"# {sweep_title(sweep)}\n\n{sweep_text(sweep)}\n"
+    text = f"# {plain(sweep_title(sweep))}\n\n{sweep_text(sweep)}\n"
     (output_dir / "results.md").write_text(text, encoding="utf-8")
     curves = label_curves(_with_short_names(sweep)["results"])
     drawn: dict[str, dict[float, tuple[float, float]]] = {}
@@ -166,13 +167,14 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
     sections += describe_training(results)
     for first, second in combinations(pretrained, 2):
         sections.append(
-            f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the pre-training: a "
-            "difference is one of these two checkpoints."
+            f"{plain(second)} - {plain(first)}, paired by seed. Seeds vary the labels and the classifier, not the "
+            "pre-training: a difference is one of these two checkpoints."
         )
         lines = []
         for fraction in fractions:
             some = [result for result in results if result["label_fraction"] == fraction]
-            words = describe_difference(paired_difference(some, first, second), first, second)
+            difference = paired_difference(some, first, second)
+            words = describe_difference(difference, plain(first), plain(second))
             lines.append(f"- {100 * fraction:g} % of the labels: {words}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)

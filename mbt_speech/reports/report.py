@@ -5,11 +5,11 @@
 `runs/report` then holds `report.md` with its `pictures`, and `report.html`, one file that needs no other.
 """
 
-import html
 import json
 import os
 import platform
 import shutil
+import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from mbt_speech.command_line import RECIPE_NAME
+from mbt_speech.command_line import RECIPE_NAME, load_yaml, recipe_to_share
 from mbt_speech.training.run_log import read_log
 
 from .ablation_table import ABLATION_NAME, ablation_text
 from .label_curves import SWEEP_NAME, label_curves, short_names, sweep_text, sweep_title
 from .pictures import draw_cross_correlations, draw_losses
+from .plain_text import plain
 from .report_page import to_html
 from .software import software_versions
 from .tables import markdown_table
@@ -106,7 +106,7 @@ class Gallery:
         """Returns the Markdown of a picture."""
         if path.parent != self.folder:
             path = Path(shutil.copyfile(path, self.new_path(path.name)))
-        return f"![{caption}]({path.relative_to(self.output_dir).as_posix()})"
+        return f"![{plain(caption)}]({path.relative_to(self.output_dir).as_posix()})"
 
 
 def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
@@ -145,8 +145,8 @@ def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     found = {str(folder.relative_to(runs_dir)): read_json(folder / SWEEP_NAME) for folder in sweeps}
     sections = ["### All tasks", overview({name: sweep["results"] for name, sweep in found.items()})]
     for folder, (name, sweep) in zip(sweeps, found.items(), strict=True):
-        title = escape(sweep_title(sweep))
-        sections += [f"### {title} ({name})", escape(sweep_text(sweep))]
+        title = sweep_title(sweep)
+        sections += [f"### {plain(title)} ({plain(name)})", sweep_text(sweep)]
         sections += [gallery.show(folder / n, f"{words}. {title}.")
                      for n, words in SWEEP_PICTURES.items() if (folder / n).is_file()]  # fmt: skip
     return sections
@@ -206,8 +206,8 @@ def ablations(folders: list[Path], gallery: Gallery) -> list[str]:
     sections = []
     for folder in folders:
         ablation = read_json(folder / ABLATION_NAME)
-        sections += [f"### {folder.name}", escape(ablation_text(ablation))]
-        sections.append(gallery.show(folder / "accuracy.png", f"{escape(ablation['title'])}."))
+        sections += [f"### {plain(folder.name)}", ablation_text(ablation)]
+        sections.append(gallery.show(folder / "accuracy.png", f"{ablation['title']}."))
     return sections
 
 
@@ -225,21 +225,16 @@ def machine() -> str:
 
 
 def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
-    """Every argument of every run, folded up."""
+    """Every argument of every run."""
     found = [folder for folder in folders if (folder / RECIPE_NAME).is_file()]
     return [
         "Given to its script in place of its arguments, a recipe repeats the run.",
         *(
-            f"<details><summary>{html.escape(str(folder.relative_to(runs_dir)))}</summary>\n<pre>"
-            f"{html.escape((folder / RECIPE_NAME).read_text(encoding='utf-8').strip())}</pre>\n</details>"
+            f"#### {plain(folder.relative_to(runs_dir))}\n\n"
+            + textwrap.indent(recipe_to_share(folder / RECIPE_NAME).strip(), " " * 4, lambda line: True)
             for folder in found
         ),
     ]
-
-
-def escape(text: str) -> str:
-    """Protects names in Markdown that may hold what HTML takes for its own."""
-    return html.escape(text, quote=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -249,4 +244,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_recipe(folder: Path) -> dict[str, Any]:
     """Reads a run's arguments."""
-    return yaml.safe_load((folder / RECIPE_NAME).read_text(encoding="utf-8"))
+    return load_yaml(folder / RECIPE_NAME)
