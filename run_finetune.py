@@ -8,7 +8,7 @@ Axes: N clips, H features of a representation, K classes.
 """
 
 from mbt_speech.arguments import CONTROLS, FinetuneArguments
-from mbt_speech.command_line import parse_arguments, parse_overrides
+from mbt_speech.command_line import parse_arguments, parse_overrides, write_recipe
 
 if __name__ == "__main__":
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
@@ -57,13 +57,15 @@ def main(argv: list[str] | None = None) -> None:
     runs = [Run(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
     results = Results(args, speech, runs)
     task = Task(args, accelerator, methods, speech, uploads, alone=len(runs) == 1)
+    write_recipe(args, accelerator.is_main_process)
     for number, run in enumerate(runs):
         if run in results:
             continue
         classifier = task.fit(run)
         accelerator.print(
-            f"[{number + 1}/{len(runs)}] {run.method}, {run.label_fraction:.4g} of the labels ({classifier.num_train} "
-            f"{speech.unit}), seed {run.seed}: {args.label_column_name} accuracy {100 * classifier.accuracy:.1f} %"
+            f"[{number + 1}/{len(runs)}] {run.method}, {100 * run.label_fraction:.4g} % of the labels "
+            f"({classifier.num_train} {speech.unit}), seed {run.seed}: {args.label_column_name} accuracy "
+            f"{100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
             if methods.is_mbt(run.method) and classifier.validation_accuracy > results.best_of_mbt():

@@ -7,12 +7,14 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 """
 
 from mbt_speech.arguments import PretrainArguments
-from mbt_speech.command_line import parse_arguments, parse_overrides
+from mbt_speech.command_line import parse_arguments, parse_overrides, write_recipe
 
 if __name__ == "__main__":
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
 
 import json
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +34,11 @@ from mbt_speech.training.diagnostics import CollapseWatch, correlation_normaliza
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
+from mbt_speech.training.optimization import shortened_warmup
 from mbt_speech.training.run_log import read_log
 from mbt_speech.training.sparsity import SparseTraining, encoder_cost
 from mbt_speech.user_errors import explain_user_errors
-from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
+from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForPreTrainingOutput
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 
 
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
     run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
+    write_recipe(args, accelerator.is_main_process)
     watch = CollapseWatch()
     for micro_batches in run.steps(crops):  # x
         views = distort(args, accelerator, micro_batches, extractor, augmentation, run.step)  # t(x), t'(x)
@@ -70,11 +74,12 @@ def main(argv: list[str] | None = None) -> None:
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:
     """Create extractor, distortions and model from the preset and what overrides it."""
     preset = PRESETS[args.preset]
-    extractor = preset.extractor(**parse_overrides("feature_overrides", args.feature_overrides))
+    settings = {*signature(MBTFeatureExtractor).parameters, "return_attention_mask"} - {"kwargs"}
+    extractor = preset.extractor(**parse_overrides("feature_overrides", args.feature_overrides, settings))
     overrides = {"num_mel_bins": extractor.feature_size, "objective": args.objective}
     if args.redundancy_loss_weight is not None:
         overrides["redundancy_loss_weight"] = args.redundancy_loss_weight
-    overrides |= parse_overrides("config_overrides", args.config_overrides)
+    overrides |= parse_overrides("config_overrides", args.config_overrides, {one.name for one in fields(MBTConfig)})
     augmentation = preset.augmenter()
     if args.augmentation is not None:
         augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation))
@@ -158,9 +163,10 @@ def announce(
     )
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
-        accelerator.print(
-            f"The floor of the loss is {floor:.4g}: no network gets below it with this batch and projector."
-        )
+        if floor > 0:
+            accelerator.print(
+                f"The floor of the loss is {floor:.4g}: no network gets below it with this batch and projector."
+            )
 
 
 @torch.no_grad()
@@ -209,7 +215,8 @@ def save_run(
         "speech": crops.extent,
         "crops": f"{crops.crop_seconds:g} s, {crops.views.replace('_', ' ')}",
         "steps": f"{log[-1]['step']} of {batch_size} pairs",
-        "learning rate": f"{args.learning_rate:g}, {args.warmup_steps} steps of warm-up, cosine",
+        "learning rate": f"{args.learning_rate:g}, {shortened_warmup(args.warmup_steps, log[-1]['step'])} steps of "
+        "warm-up, cosine",
         "precision": accelerator.mixed_precision,
         "seed": args.seed,
     }

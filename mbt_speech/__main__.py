@@ -1,11 +1,11 @@
 """The command `mbt`."""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 
 from mbt_speech.subcommands import Command, add_commands
-from mbt_speech.user_errors import DEBUG, DEBUG_HELP, explain_user_errors
+from mbt_speech.user_errors import DEBUG, DEBUG_HELP, OneSentence, explain_user_errors
 
 COMMANDS = {
     "embed": Command("mbt_speech.inference.embed", "write the representations of sound files to a table"),
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(words: Sequence[str]) -> Namespace:
     """Reads the command line; `main` of the result is the command's."""
-    parser = ArgumentParser(
+    parser = OneSentence(
         prog="mbt",
         description="Use MBT checkpoints, prepare data for them, and compare them.",
         epilog="run_pretrain.py and run_finetune.py train them.",

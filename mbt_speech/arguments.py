@@ -1,11 +1,37 @@
 """Arguments of the two scripts."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 # Named here, so that --help need not import what they name.
 PRESET_NAMES = ("faithful", "strong", "tiny")
 SPARSITY_METHODS = ("static", "magnitude", "rigl", "set")
 CONTROLS = ("random", "supervised", "stats")
+OBJECTIVE_NAMES = ("bt", "mbt", "vicreg", "infonce", "tcr", "hsic", "wmse", "mmcr", "sigreg", "cpc")
+# The least value of each number that may not be any.
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "logging_steps": 1,
+    "save_total_limit": 1,
+    "shuffle_buffer_size": 1,
+    "max_train_frames": 1,
+    "save_steps": 0,
+    "eval_steps": 0,
+    "warmup_steps": 0,
+    "dataloader_num_workers": 0,
+    "learning_rate": 0,
+    "layerwise_lr_decay": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "num_train_epochs": 0,
+    "redundancy_loss_weight": 0,
+    "interleave_probabilities": 0,
+    "label_fraction": 0,
+    "crop_seconds": 0.05,
+    "max_length_seconds": 0.05,
+    "seed": 0,
+}
 
 
 @dataclass
@@ -14,6 +40,9 @@ class RunArguments:
 
     output_dir: str = field(
         metadata={"help": "Folder for the model (config.json, model.safetensors, preprocessor_config.json)."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Put the model in the place of another one, and start anew over checkpoints."}
     )
     dataset_name: str | None = field(
         default=None,
@@ -103,14 +132,21 @@ class RunArguments:
     )  # fmt: skip
 
     def __post_init__(self):
-        for name in (
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "logging_steps",
-            "save_total_limit",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1 and is {getattr(self, name)}.")
+        for one in fields(self):
+            given = getattr(self, one.name)
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ValueError(f"--{one.name} must be a number and is {value}.")
+                if isinstance(value, int | float) and value < LEAST.get(one.name, -math.inf):
+                    raise ValueError(f"--{one.name} must be at least {LEAST[one.name]} and is {value}.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(
+                f"--max_steps must be at least 1, or be left out to count epochs, and is {self.max_steps}."
+            )
+        if self.hub_token is not None:
+            self.hub_token = self.hub_token.strip() or None
+        if len((self.hub_token or "").split()) > 1:
+            raise ValueError("--hub_token holds a space or a line break: copy it anew.")
         if (self.dataset_name is None) == (self.train_dir is None):
             raise ValueError("Say where the audio is: either --train_dir FOLDER or --dataset_name NAME.")
 
@@ -122,7 +158,7 @@ class PretrainArguments(RunArguments):
     preset: str = field(
         default="strong", metadata={"help": "Model, features and distortions.", "choices": PRESET_NAMES}
     )
-    objective: str = field(default="bt", metadata={"help": "Objective: bt, mbt, or another one of MBTConfig."})
+    objective: str = field(default="bt", metadata={"help": "Objective.", "choices": OBJECTIVE_NAMES})
     redundancy_loss_weight: float | None = field(
         default=None, metadata={"help": "lambda of bt and mbt; by default the preset's."}
     )
@@ -197,6 +233,11 @@ class PretrainArguments(RunArguments):
             )
         if self.density != 1 and self.sparsity_method is None:
             raise ValueError(f"--density {self.density} needs a --sparsity_method: {', '.join(SPARSITY_METHODS)}.")
+        if self.sparsity_method is not None and not 0 < self.density < 1:
+            raise ValueError(
+                f"--sparsity_method {self.sparsity_method} needs the --density that is left, between 0 and 1, not "
+                f"{self.density:g}."
+            )
 
 
 @dataclass
@@ -272,8 +313,8 @@ class FinetuneArguments(RunArguments):
         super().__post_init__()
         if not self.model_name_or_path:
             raise ValueError("Say what to fine-tune: --model_name_or_path FOLDER, a name on the Hub, or a control.")
-        if self.max_train_frames < 1:
-            raise ValueError(f"--max_train_frames must be at least 1 and is {self.max_train_frames}.")
+        if not all(0 < fraction <= 1 for fraction in self.label_fraction):
+            raise ValueError("--label_fraction takes shares of the training labels, above 0 and up to 1: 1 is all.")
         if self.freeze_encoder and "supervised" in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
         if not self.freeze_encoder and "stats" in self.model_name_or_path:

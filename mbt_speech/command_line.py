@@ -3,8 +3,9 @@
 import difflib
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,18 @@ import yaml
 from transformers import HfArgumentParser
 
 from .arguments import RunArguments
-from .user_errors import DEBUG, DEBUG_HELP, missing
+from .user_errors import DEBUG, DEBUG_HELP, OneSentence, missing
 
 RECIPE_NAME = "recipe.yaml"
+RECIPE_HEAD = "# Folders that are not below the current one are named without those above them.\n"
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_DEPTH = 50
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
+
+
+class _Parser(OneSentence, HfArgumentParser):
+    """A parser of dataclasses."""
 
 
 def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = None) -> Arguments:
@@ -29,24 +37,24 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
 
     A mistake ends the process with a sentence that names the nearest right argument.
     """
-    parser = HfArgumentParser([arguments_class], allow_abbrev=False)  # pyright: ignore[reportArgumentType]
+    parser = _Parser([arguments_class], allow_abbrev=False)  # pyright: ignore[reportArgumentType]
     parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
+    for action in parser._actions:
+        if action.option_strings[0].startswith("--no_"):
+            action.help = f"Turns --{action.dest} off."
     words = list(sys.argv[1:] if argv is None else argv)
     names = [f.name for f in fields(arguments_class)]
     try:
         if importlib.util.find_spec("accelerate") is None:
             raise ValueError(missing(parser.prog, "accelerate", "train"))
+        recipe = []
         if words and words[0].endswith((".yaml", ".yml")):
-            recipe = read_recipe(words.pop(0), names)
-            for action in parser._actions:
-                if action.dest in recipe:
-                    action.required = False
-            parser.set_defaults(**recipe)
+            recipe = as_words(read_recipe(words.pop(0), names))
         for option in (word.split("=")[0] for word in words if word.startswith("--")):
             if option not in parser._option_string_actions:  # before what is missing because of it
                 known = [f"--{name}" for name in names]
                 raise ValueError(f"There is no argument {option}{_nearest(option, known) or '.'}")
-        return parser.parse_args_into_dataclasses(words)[0]
+        return parser.parse_args_into_dataclasses([*recipe, *words])[0]
     except ValueError as error:
         parser.error(str(error))
 
@@ -57,23 +65,88 @@ def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:
     Raises:
         ValueError: It is not there, is no mapping, or names an argument that does not exist.
     """
-    try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"The recipe {path} cannot be read: {error}.") from None
+    recipe = load_yaml(Path(path))
     if not isinstance(recipe, dict):
         raise ValueError(f"The recipe {path} must be a mapping from argument names to values.")
     for name in sorted(set(recipe) - set(known), key=str):
         raise ValueError(f"The recipe {path} has an unknown argument {name}{_nearest(str(name), known) or '.'}")
-    # Nested values travel as JSON, the form that they have on the command line.
-    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in recipe.items()}
+    return recipe
 
 
-def write_recipe(args: RunArguments) -> None:
-    """Write all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run."""
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file, also one that was made to fill the memory.
+
+    Raises:
+        ValueError: It is not there, is no YAML of plain values, or is larger than any recipe.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ValueError(f"it has more than {MAX_YAML_BYTES} bytes")
+        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+        raise ValueError(f"The recipe {path} cannot be read: {reason}.") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases, ten lines of which can stand for a billion values, and without nesting that takes seconds."""
+
+    def fetch_flow_collection_start(self, TokenClass):  # noqa: N803 - the parser's own name
+        if self.flow_level >= MAX_YAML_DEPTH:
+            raise yaml.YAMLError(f"brackets are nested more than {MAX_YAML_DEPTH} deep")
+        super().fetch_flow_collection_start(TokenClass)
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not used in recipes")
+        return super().compose_node(parent, index)
+
+
+def as_words(arguments: Mapping[str, Any]) -> list[str]:
+    """Write arguments as they stand on a command line, to be checked as those are; null is the default."""
+    words = []
+    for name, value in arguments.items():
+        if value is not None and value != []:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict | list) else str(one) for one in values)]
+    return words
+
+
+def write_recipe(args: RunArguments, is_main_process: bool) -> None:
+    """Write all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run.
+
+    To be called once the run has found everything in order: what stands there is the recipe of an earlier run.
+    """
+    if not is_main_process:
+        return
     values = {name: value for name, value in asdict(args).items() if name != "hub_token"}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def recipe_to_share(path: Path) -> str:
+    """Returns the text of a recipe for others, to whom absolute paths tell no more of this machine than a name.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    return RECIPE_HEAD + yaml.safe_dump(_without_folders(load_yaml(path)), sort_keys=False, allow_unicode=True)
+
+
+def _without_folders(value: Any) -> Any:
+    """Shorten absolute paths, also those inside of JSON: below the current folder to the rest, else to their names."""
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_folders(one) for name, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return json.dumps(_without_folders(json.loads(value)))
+    path = Path(os.path.normpath(value))
+    if not path.is_absolute():
+        return value
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def read_label_map(text: str | None) -> dict[str, str | None]:
@@ -98,12 +171,19 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-def parse_overrides(name: str, text: str | None) -> dict[str, Any]:
-    """Read an argument whose value is a JSON object."""
+def parse_overrides(name: str, text: str | None, known: Collection[str] = ()) -> dict[str, Any]:
+    """Read an argument whose value is a JSON object; with `known` names, it may have no others.
+
+    Raises:
+        ValueError: It is no such object.
+    """
     try:
         value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--{name} must be a JSON object, such as '{{\"name\": 1}}': {error}.") from None
     if not isinstance(value, dict):
         raise ValueError(f"--{name} must be a JSON object, such as '{{\"name\": 1}}', and is {text!r}.")
+    for unknown in sorted(set(value) - set(known)) if known else ():
+        near = _nearest(unknown, known) or f": there are {', '.join(sorted(known))}."
+        raise ValueError(f"--{name} has an unknown entry {unknown}{near}")
     return value

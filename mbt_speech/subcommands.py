@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .user_errors import require
+from .user_errors import OneSentence, require
 
 
 class Command(NamedTuple):
@@ -28,7 +28,7 @@ def add_commands(parser: ArgumentParser, commands: Mapping[str, Command], dest: 
         subparsers.add_parser(name, help=command.help, command=command)
 
 
-class _CommandParser(ArgumentParser):
+class _CommandParser(OneSentence):
     def __init__(self, *args, command: Command, **kwargs):
         super().__init__(*args, formatter_class=RawDescriptionHelpFormatter, **kwargs)
         self.command = command

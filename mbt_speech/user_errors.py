@@ -1,11 +1,14 @@
 """What a user can cause, said in one sentence on stderr; a traceback is for what only a bug of ours can cause."""
 
 import importlib
+import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import NoReturn
 
 DEBUG = "--debug"
 DEBUG_HELP = "show the traceback of an error"
@@ -25,8 +28,25 @@ def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
     except USER_ERRORS as error:
         if DEBUG in (sys.argv if words is None else words):
             raise
-        print(as_sentence(error), file=sys.stderr)
+        print(redact(as_sentence(error)), file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+class OneSentence(ArgumentParser):
+    """A parser that says what is wrong with a command line, and not also all that would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        self.exit(EXIT_CODE, f"{redact(message)}{'' if message.endswith('.') else f' (see {self.prog} --help).'}\n")
+
+
+def redact(text: str, token: str | None = None) -> str:
+    """Takes tokens for the Hub out of what is shown: this one and the process's own, also as Python writes them."""
+    hub = sys.modules.get("huggingface_hub")
+    for secret in (token, os.environ.get("HF_TOKEN"), None if hub is None else hub.get_token()):
+        for form in (secret, repr(secret)[1:-1], *secret.split()) if secret else ():
+            text = text.replace(form, "***") if form.strip() else text
+    return text
 
 
 def as_sentence(error: BaseException) -> str:

@@ -42,7 +42,7 @@ def test_every_public_set_is_a_command():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ablation", "{tmp_path}/none.yaml"], "{tmp_path}/none.yaml: No such file or directory."),
+        (["ablation", "{tmp_path}/none.yaml"], "{tmp_path}/none.yaml cannot be read: No such file or directory."),
         (["verify", "x", "a.wav"], "`mbt verify` compares two sound files, or takes --trials."),
         (["embed", "{tmp_path}", "a.wav", "--output", "x.npz"], "model.safetensors"),
         (["demo"], "`mbt demo`, `mbt real` and `mbt ablation` run the scripts"),

@@ -344,7 +344,6 @@ def test_a_run_repeats_from_the_recipe_that_it_leaves(pretrained, tmp_path):
         (["--train_dir", "nowhere"], "nowhere"),
         (["--train_dir", "{folder}", "--per_device_train_batch_size", "500"], "per_device_train_batch_size"),
         (["--train_dir", "{folder}", "--config_overrides", "[1]"], "JSON object"),
-        (["--train_dir", "{folder}", "--objective", "nonsense"], "nonsense"),
         (["--train_dir", "{folder}", "--gradient_accumulation_steps", "9"], "gradient_accumulation_steps"),
         (["--train_dir", "{folder}", "--train_split_name", "other"], "no split other"),
     ],

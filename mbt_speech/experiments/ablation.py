@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from mbt_speech.command_line import as_words, load_yaml
 from mbt_speech.reports.label_curves import MIN_SEEDS, in_words, paired_difference
 from mbt_speech.reports.pictures import draw_curves
 
@@ -100,12 +100,12 @@ def read_ablation(path: Path) -> Ablation:
     """Read a recipe.
 
     Raises:
-        ValueError: It lacks an entry, has an unknown one, or its axis is not varied.
-        FileNotFoundError: It is not there.
+        ValueError: It cannot be read, lacks an entry, has an unknown one, or its axis is not varied.
     """
+    recipe = load_yaml(path)
     try:
-        return Ablation(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (TypeError, yaml.YAMLError) as error:
+        return Ablation(**recipe)
+    except TypeError as error:
         raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
 
 
@@ -134,15 +134,6 @@ def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]
         else:
             arguments[name] = value
     return arguments
-
-
-def as_words(arguments: Mapping[str, Any]) -> list[str]:
-    """Write arguments as they stand on a command line."""
-    words = []
-    for name, value in arguments.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
-    return words
 
 
 def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], output_dir: Path) -> pd.DataFrame:

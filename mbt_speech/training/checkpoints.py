@@ -62,8 +62,7 @@ def save_checkpoint(
             extractor.save_pretrained(partial)
             write_progress(partial, {**progress, "num_processes": accelerator.num_processes, "state": values})
             _put_in_place(partial, target)
-            for old in list_checkpoints(output_dir)[:-save_total_limit]:
-                shutil.rmtree(old)
+            _rotate(output_dir, progress["step"], save_total_limit)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
         shutil.rmtree(partial, ignore_errors=True)
         last = (list_checkpoints(output_dir) or [None])[-1]
@@ -104,6 +103,14 @@ def _put_in_place(partial: Path, target: Path) -> None:
     _synchronize(target.parent)
 
 
+def _rotate(output_dir: Path, step: int, save_total_limit: int) -> None:
+    """Delete the oldest checkpoints, and later ones, of a run that went on from an earlier one instead."""
+    known = list_checkpoints(output_dir)
+    past = [checkpoint for checkpoint in known if step_of(checkpoint) <= step]
+    for checkpoint in {*known} - {*past[-save_total_limit:]}:
+        shutil.rmtree(checkpoint)
+
+
 def _synchronize(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -124,7 +131,29 @@ def _checksum_of_values(content: dict[str, Any]) -> str:
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """Give the checkpoints of a run, oldest first."""
     found = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Give the steps that were done, from a checkpoint's name."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def discard_checkpoints(accelerator: Accelerator, output_dir: Path, overwrite_output_dir: bool) -> None:
+    """Clear the way for a run that starts anew.
+
+    Raises:
+        CheckpointError: There are checkpoints, and they may not be deleted.
+    """
+    found = list_checkpoints(output_dir)
+    if found and not overwrite_output_dir:
+        raise CheckpointError(
+            f"{output_dir} holds {found[-1].name}: continue with --resume_from_checkpoint auto, or start anew with "
+            "--overwrite_output_dir."
+        )
+    accelerator.wait_for_everyone()
+    for checkpoint in found if accelerator.is_main_process else ():
+        shutil.rmtree(checkpoint)
 
 
 def checkpoint_fault(checkpoint: Path) -> str | None:

@@ -14,17 +14,21 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from accelerate import Accelerator
-from huggingface_hub import HfApi, get_session, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import logging
+from huggingface_hub.utils import filter_repo_objects, logging
 from tqdm.auto import tqdm
 
 from mbt_speech.arguments import RunArguments
+from mbt_speech.command_line import RECIPE_NAME, recipe_to_share
+from mbt_speech.user_errors import redact
+
+from .output_folder import LOCK_NAME
 
 MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "*.py")
 SNAPSHOT = ".upload-"
 # Checkpoints, also those of a sweep's runs; file names of the recordings; logs of trackers.
-NOT_UPLOADED = ("checkpoint-*", "*/checkpoint-*", "*.partial/*", f"{SNAPSHOT}*", "bad_audio.txt",
+NOT_UPLOADED = ("checkpoint-*", "*/checkpoint-*", "*.partial/*", f"{SNAPSHOT}*", "bad_audio.txt", ".git/*", LOCK_NAME,
                 "*events.out.tfevents*", "wandb/*")  # fmt: skip
 
 ATTEMPTS = 5
@@ -144,12 +148,12 @@ class HubUploads:
 
         def attempt() -> None:
             self._create_repository()
-            self.api.upload_folder(
-                repo_id=self.repository,
-                folder_path=folder,
-                ignore_patterns=list(ignore_patterns),  # which it changes
-                commit_message=message,
-            )
+            names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            files = [
+                CommitOperationAdd(name, _to_share(folder / name))
+                for name in filter_repo_objects(names, ignore_patterns=list(ignore_patterns))
+            ]
+            self.api.create_commit(self.repository, files, commit_message=message)
 
         try:
             retry(attempt)
@@ -168,7 +172,7 @@ class HubUploads:
     def _later(self, what: str) -> str:
         words = ["hf", "upload", self.repository, str(self.folder), "."]
         words += ["--private"] if self.args.hub_private_repo else []
-        words += [word for pattern in NOT_UPLOADED for word in ("--exclude", pattern)]
+        words += [word for pattern in (*NOT_UPLOADED, RECIPE_NAME) for word in ("--exclude", pattern)]
         return f"The upload {what}. The model is complete in {self.folder}; push it later with: {shlex.join(words)}"
 
     def _reason(self, error: Exception) -> str:
@@ -178,9 +182,7 @@ class HubUploads:
             reason = REFUSED.get(status, f"the Hub answered {status} {response.reason_phrase}")
         else:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".: ")
-        for token in (self.args.hub_token, get_token()):
-            reason = reason.replace(token, "***") if token else reason
-        return reason
+        return redact(reason, self.args.hub_token)
 
 
 def retry(action: Callable[[], None]) -> None:
@@ -232,6 +234,11 @@ def _take_snapshot(checkpoint: Path, folder: Path) -> Path:
             except OSError:  # a file system without links
                 shutil.copyfile(path, snapshot / path.name)
     return snapshot
+
+
+def _to_share(path: Path) -> Path | bytes:
+    """Give a file for a commit: as it is, but for the recipe."""
+    return recipe_to_share(path).encode() if path.name == RECIPE_NAME else path
 
 
 def _remove_snapshots(folder: Path) -> None:

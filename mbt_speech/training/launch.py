@@ -13,10 +13,10 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, Projec
 from transformers.utils import logging
 
 from mbt_speech.arguments import RunArguments
-from mbt_speech.command_line import write_recipe
 
 from .checkpoints import CheckpointError
 from .memory import keep_freed_memory
+from .output_folder import claim_output_dir
 
 # What a launcher that starts several processes tells each of them.
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -89,7 +89,7 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
             "DeepSpeed, for example with recipes/accelerate/gpus.yaml."
         )
     if accelerator.is_main_process:
-        write_recipe(args)
+        claim_output_dir(args)
     set_seed(seed)
     if args.report_to != "none":
         accelerator.init_trackers(name)

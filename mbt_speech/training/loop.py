@@ -17,7 +17,7 @@ from mbt_speech.data.step_sampler import steps_per_epoch
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
-from .checkpoints import find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import discard_checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
 from .hub_uploads import HubUploads
 from .interruption import StopSignals
 from .optimization import Schedule, create_optimizer
@@ -99,6 +99,8 @@ class TrainingRun:
         self.sparsity, self.uploads = sparsity, uploads
         self.step, self.skipped_steps, self.skipped_in_a_row = 0, 0, 0
         self._prepare(encoder_learning_rate)
+        if args.resume_from_checkpoint is None:
+            discard_checkpoints(accelerator, self.output_dir, args.overwrite_output_dir)
         checkpoint = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
         if checkpoint is not None:
             progress = load_checkpoint(self.state, checkpoint)
