@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from .pictures import draw_label_curves
+from .plain_text import plain
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 3
@@ -127,7 +128,7 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
     fractions = sorted({point.label_fraction for point in curves})
     tested = f"{results[0]['num_test']} test {results[0]['unit']}"
     lines = [
-        f"# {task}, {data}",
+        f"# {plain(task)}, {plain(data)}",
         "",
         f"Top-1 accuracy in % on {tested}, mean ± half of the 95 % interval over seeds; always naming the most "
         f"frequent class scores {chance:.1f}. Hyper-parameters are chosen on the validation part; the test part is "
@@ -139,15 +140,15 @@ def report_sweep(results: Sequence[Result], pretrained: list[str], output_dir: P
     for method, encoder in dict.fromkeys((point.method, point.encoder) for point in curves):
         found = {p.label_fraction: str(p.estimate) for p in curves if (p.method, p.encoder) == (method, encoder)}
         cells = [found.get(fraction, "") for fraction in fractions]
-        lines.append(f"| {method} | {encoder} | " + " | ".join(cells) + " |")
+        lines.append(f"| {plain(method)} | {encoder} | " + " | ".join(cells) + " |")
     lines += describe_training(results)
     for number, first in enumerate(pretrained):
         for second in pretrained[number + 1 :]:
-            lines += ["", f"{second} - {first}, paired by seed. Seeds vary the labels and the classifier, not the "
-                      "pre-training: a difference is one of these two checkpoints.", ""]  # fmt: skip
+            lines += ["", f"{plain(second)} - {plain(first)}, paired by seed. Seeds vary the labels and the "
+                      "classifier, not the pre-training: a difference is one of two checkpoints.", ""]  # fmt: skip
             for fraction in fractions:
                 some = [result for result in results if result["label_fraction"] == fraction]
-                words = in_words(paired_difference(some, first, second), first, second)
+                words = in_words(paired_difference(some, first, second), plain(first), plain(second))
                 lines.append(f"- {100 * fraction:g} % of the labels: {words}")
     text = "\n".join(lines) + "\n"
     (output_dir / "results.md").write_text(text, encoding="utf-8")

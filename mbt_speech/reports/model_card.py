@@ -1,5 +1,6 @@
 """README.md of a run, which is its model card on the Hub: what was done to what, with which result."""
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,8 @@ from mbt_speech.arguments import RunArguments
 from mbt_speech.data.sources import source
 from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
+
+from .plain_text import plain
 
 PAPER = "https://arxiv.org/abs/2309.03619"
 METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
@@ -88,8 +91,8 @@ def write_pretraining_card(
         f"## At step {last_step['step']}\n\n" + _table(measured),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
         _limits(
-            f"It has heard {source(args)} and nothing else, at {sampling_rate} Hz, in the crops named above: other "
-            "languages, rooms, microphones and lengths are untried.",
+            f"It was trained on {plain(source(args))} and nothing else, at {sampling_rate} Hz, in the crops named "
+            "above: other languages, rooms, microphones and lengths are untried.",
             "Its representations tell voices apart: where recordings are personal data, so are they.",
         ),
     ]
@@ -115,26 +118,28 @@ def write_classifier_card(
     for row in accuracy.to_dict("records"):
         spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
         mean = f"{100 * row['mean']:.1f}{spread}"
-        lines.append(f"| {row['method']} | {row['encoder']} | {row['label_fraction']:g} | {mean} | {row['count']} |")
+        share = f"{100 * row['label_fraction']:g} %"
+        lines.append(f"| {plain(row['method'])} | {row['encoder']} | {share} | {mean} | {row['count']} |")
     models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
     best = max(models, key=lambda row: row["validation_accuracy"])
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
     labels = list((config.id2label or {}).values())
-    shown = ", ".join(map(str, labels[:20])) + (", ..." if len(labels) > 20 else "")
+    shown = ", ".join(map(plain, labels[:20])) + (", ..." if len(labels) > 20 else "")
     of_frames = best["unit"] == "frames"
     sections = [
-        f"Names the {best['task']} of {'every frame' if of_frames else 'a recording'} of speech: one of {len(labels)} "
-        f"({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control.",
+        f"Names the {plain(best['task'])} of {'every frame' if of_frames else 'a recording'} of speech: one of "
+        f"{len(labels)} ({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a "
+        "control.",
         _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
-        f"## Results\n\nTop-1 accuracy on the test part of {source(args)} ({best['num_test']} {best['unit']}); always "
-        f"naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over seeds. "
-        f"The model in this repository is the best MBT model on validation: {best['method']}, "
-        f"{best['label_fraction']:g} of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; its own "
-        f"test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n" + "\n".join(lines),
+        f"## Results\n\nTop-1 accuracy on the test part of {plain(source(args))} ({best['num_test']} {best['unit']}); "
+        f"always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over "
+        f"seeds. The model in this repository is the best MBT model on validation: {plain(best['method'])}, "
+        f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
+        f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n" + "\n".join(lines),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
-            f"The accuracies are of {source(args)}; other languages, rooms and microphones are untried.",
+            f"The accuracies are of {plain(source(args))}; other languages, rooms and microphones are untried.",
         ),
     ]
     evaluation = EvalResult(
@@ -144,7 +149,7 @@ def write_classifier_card(
         dataset_name=source(args),
         dataset_split="test",
         metric_type="accuracy",
-        metric_name=f"accuracy, mean of {len(of_best)} seeds",
+        metric_name=f"accuracy, mean of {len(of_best)} seeds" if len(of_best) > 1 else "accuracy",
         metric_value=sum(of_best) / len(of_best),
     )
     _write(args, "feature-extraction" if of_frames else "audio-classification", sections, [evaluation])
@@ -163,11 +168,12 @@ def _name(args: RunArguments) -> str:
 
 
 def _snippet(code: str, args: RunArguments, **values: Any) -> str:
-    return f"## Use\n\n```python\n{code.format(name=_name(args), **values)}\n```"
+    name = json.dumps(_name(args), ensure_ascii=False)[1:-1].replace("`", "\\x60")  # inside of quotes
+    return f"## Use\n\n```python\n{code.format(name=name, **values)}\n```"
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {plain(value)} |" for name, value in rows.items())])
 
 
 def _limits(*sentences: str) -> str:
@@ -194,5 +200,5 @@ def _write(
         eval_results=evaluations,
     )
     software = "## Software\n\n" + ", ".join(f"{package} {version(package)}" for package in SOFTWARE)
-    body = "\n\n".join(section for section in (f"# {name}", *sections, software) if section)
+    body = "\n\n".join(section for section in (f"# {plain(name)}", *sections, software) if section)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n").save(Path(args.output_dir, "README.md"))

@@ -13,6 +13,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
+mpl.rcParams["text.parse_math"] = False  # a $ in a name is a $
+
 SHOWN_DIMS = 128
 MAPPED_CLASSES, MAPPED_CLIPS = 10, 600
 

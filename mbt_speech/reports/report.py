@@ -9,6 +9,7 @@ import html
 import os
 import platform
 import shutil
+import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -19,13 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
-from mbt_speech.command_line import RECIPE_NAME
+from mbt_speech.command_line import RECIPE_NAME, load_yaml, recipe_to_share
 from mbt_speech.training.run_log import read_log
 
 from .label_curves import label_curves, short_names
 from .pictures import draw_cross_correlations, draw_losses
+from .plain_text import plain
 from .report_page import to_html
 
 SOFTWARE = (
@@ -108,7 +109,7 @@ class Gallery:
         """Give the Markdown of a picture."""
         if path.parent != self.folder:
             path = Path(shutil.copyfile(path, self.new_path(path.name)))
-        return f"![{caption}]({path.relative_to(self.output_dir).as_posix()})"
+        return f"![{plain(caption)}]({path.relative_to(self.output_dir).as_posix()})"
 
 
 def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
@@ -148,9 +149,9 @@ def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     sections = ["### All tasks", overview({str(f.relative_to(runs_dir)): rows for f, rows in tables.items()})]
     for folder in tables:
         title, *rest = read_results(folder).splitlines()
-        sections.append(f"### {title.removeprefix('# ')} ({folder.relative_to(runs_dir)})")
+        sections.append(f"### {title.removeprefix('# ')} ({plain(folder.relative_to(runs_dir))})")
         sections.append("\n".join(rest).strip())
-        sections += [gallery.show(folder / n, f"{words}. {title.removeprefix('# ')}.")
+        sections += [gallery.show(folder / n, f"{words}. {html.unescape(title.removeprefix('# '))}.")
                      for n, words in SWEEP_PICTURES.items() if (folder / n).is_file()]  # fmt: skip
     return sections
 
@@ -208,8 +209,8 @@ def ablations(folders: list[Path], gallery: Gallery) -> list[str]:
     sections = []
     for folder in folders:
         title, _, rest = read_results(folder).partition("\n")
-        sections += [f"### {folder.name}", f"{title}.", rest.strip()]
-        sections.append(gallery.show(folder / "accuracy.png", f"{title.split(':')[0]}."))
+        sections += [f"### {plain(folder.name)}", f"{title}.", rest.strip()]
+        sections.append(gallery.show(folder / "accuracy.png", f"{html.unescape(title.split(':')[0])}."))
     return sections
 
 
@@ -226,13 +227,13 @@ def machine() -> str:
 
 
 def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
-    """Every argument of every run, folded up."""
+    """Every argument of every run."""
     found = [folder for folder in folders if (folder / RECIPE_NAME).is_file()]
     return [
         "Given to its script in place of its arguments, a recipe repeats the run.",
         *(
-            f"<details><summary>{html.escape(str(folder.relative_to(runs_dir)))}</summary>\n<pre>"
-            f"{html.escape((folder / RECIPE_NAME).read_text(encoding='utf-8').strip())}</pre>\n</details>"
+            f"#### {plain(folder.relative_to(runs_dir))}\n\n"
+            + textwrap.indent(recipe_to_share(folder / RECIPE_NAME).strip(), " " * 4, lambda line: True)
             for folder in found
         ),
     ]
@@ -240,15 +241,16 @@ def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
 
 def read_results(folder: Path) -> str:
     """Read a table in words, in which names of folders may hold what HTML takes for its own."""
-    return html.escape((folder / "results.md").read_text(encoding="utf-8").strip(), quote=False)
+    text = (folder / "results.md").read_text(encoding="utf-8").strip()
+    return html.escape(html.unescape(text), quote=False)
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
     """Read a run's arguments."""
-    return yaml.safe_load((folder / RECIPE_NAME).read_text(encoding="utf-8"))
+    return load_yaml(folder / RECIPE_NAME)
 
 
 def to_table(lines: list[list[str]]) -> str:
     """Write a Markdown table, of which the first line is the head."""
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    rows = ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
     return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])

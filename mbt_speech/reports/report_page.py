@@ -29,27 +29,36 @@ figure { margin: 2rem 0; text-align: center; }
 figure img { max-width: 100%; }
 figcaption { font-size: .9rem; color: #444; margin-top: .4rem; }
 pre, code { font: .85rem/1.4 ui-monospace, Menlo, Consolas, monospace; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; }
-summary { cursor: pointer; }
-@media print { body { max-width: none; margin: 0; } nav, details { display: none; } }"""
+pre { background: #f6f6f6; padding: .8rem; overflow: auto; max-height: 16rem; }
+@media print { body { max-width: none; margin: 0; } nav { display: none; } }"""
 
 
 def to_html(text: str, folder: Path) -> str:
-    """Render the Markdown of a report as one page, pictures inside."""
+    """Render the Markdown of a report as one page, pictures inside.
+
+    Runs may be of others: HTML and links in what they are called stay text, and pictures are those of the folder.
+    """
     extensions: Any = ["tables", "sane_lists", TocExtension(toc_depth="2-3")]
     converter = markdown.Markdown(extensions=extensions)
+    converter.preprocessors.deregister("html_block")
+    for name in ("html", "link", "reference", "short_reference", "autolink", "automail"):
+        converter.inlinePatterns.deregister(name)
     title, _, body = text.partition("\n")
     body = converter.convert(body)
     contents = converter.toc  # pyright: ignore[reportAttributeAccessIssue] - set by the extension
     numbers = iter(range(1, body.count("<img") + 1))
 
     def embed(match: re.Match) -> str:
-        picture = base64.b64encode((folder / match["path"]).read_bytes()).decode()
+        path = (folder / match["path"]).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            return ""
+        picture = base64.b64encode(path.read_bytes()).decode()
         caption = f"<figcaption><b>Figure {next(numbers)}.</b> {match['caption']}</figcaption>"
         return f'<figure><img alt="{match["caption"]}" src="data:image/png;base64,{picture}">{caption}</figure>'
 
     body = re.sub(r'<p><img alt="(?P<caption>[^"]*)" src="(?P<path>[^"]*)" ?/?></p>', embed, body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    body = re.sub(r'<img (?![^>]*src="data:)[^>]*>', "", body)
     heading = html.escape(title.removeprefix("# "))
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{heading}</title>\n'

@@ -98,6 +98,7 @@ class Results:
 def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
     """Digest what a result depends on beside its run: the recordings, their labels and parts, and the arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
+    neutral |= {"overwrite_output_dir", "allow_outside_paths"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
     values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
     words = f"{speech.fingerprint} {speech.labels_fingerprint()} {json.dumps(values, sort_keys=True)}"

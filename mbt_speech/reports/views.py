@@ -27,6 +27,8 @@ from mbt_speech.presets import SOUNDS
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+mpl.rcParams["text.parse_math"] = False  # a $ in a name is a $
+
 Pair = tuple[Tensor, Tensor]
 
 

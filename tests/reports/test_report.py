@@ -12,6 +12,8 @@ import run_finetune
 import run_pretrain
 from mbt_speech.__main__ import main
 from mbt_speech.reports import report
+from mbt_speech.reports.plain_text import plain
+from mbt_speech.reports.report_page import to_html
 
 
 class Page(html.parser.HTMLParser):
@@ -19,11 +21,13 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.pictures, self.links, self.text = [], [], [], ""
+        self.open, self.pictures, self.links, self.attributes, self.text = [], [], [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
+        self.attributes += [f"{name}={value}" for name, value in attrs]
+        assert tag != "script"
         if tag not in ("meta", "img", "br", "hr"):
             self.open.append(tag)
         if tag == "img":
@@ -107,3 +111,31 @@ def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["report", "--runs_dir", str(tmp_path)])
     assert "nothing to report" in capsys.readouterr().err
+
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "[x](javascript:alert(1))", "a|b", "`c`",
+           "![x](../../secret.png)", "<https://evil.example>", "a\n# b", "$x^$"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_in_markdown_and_in_html(name, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    table = report.to_table([["", "task"], [name, name]])
+    page = to_html(f"# {plain(name)}\n\n## {plain(name)}\n\n{table}\n\n{plain(name)}\n", tmp_path / "report")
+    read = Page(page)
+    assert not read.pictures
+    assert not [link for link in read.links if not link.startswith("#")]
+    assert "<script" not in page
+    assert "onerror" not in page or "&lt;img" in page
+    assert read.text.count(" ".join(name.split())) >= 3
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_page_of_a_hostile_run_holds_nothing_of_its_making(text, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    read = Page(to_html(f"# Title\n\n{text}\n\n## {text}\n", tmp_path / "report"))
+    assert not read.pictures
+    assert not [link for link in read.links if not link.startswith("#")]
+    assert "alert(1)" not in "".join(read.attributes)
