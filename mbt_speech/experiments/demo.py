@@ -17,6 +17,8 @@ from .commands import finetune, pretrain, run
 
 OUTPUT_DIR = Path("runs/demo")
 OBJECTIVES = ("bt", "mbt")
+# A demo that was stopped goes on where it was.
+CONTINUE = ("--resume_from_checkpoint", "auto")
 TASKS = {"speaker": "speaker_split", "gender": "split", "keyword": "split"}
 METHOD_NAMES = {
     "stats": "log-mel statistics",
@@ -38,12 +40,14 @@ def main(args: Namespace) -> None:
     start = time.perf_counter()
     run("-m", "mbt_speech", "prepare", "synthetic", "--size", "small")
     for objective in OBJECTIVES:
-        pretrain("recipes/demo_pretrain.yaml", "--objective", objective, output_dir=OUTPUT_DIR / objective)
+        words = ("--objective", objective, *CONTINUE)
+        pretrain("recipes/demo_pretrain.yaml", *words, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
     for task, split_column in TASKS.items():
         words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)
-        finetune("recipes/demo_frozen.yaml", *words, "random", "stats", output_dir=OUTPUT_DIR / f"{task}_frozen")
-        finetune("recipes/demo_full.yaml", *words, "supervised", output_dir=OUTPUT_DIR / f"{task}_full")
+        frozen, full = (*words, "random", "stats", *CONTINUE), (*words, "supervised", *CONTINUE)
+        finetune("recipes/demo_frozen.yaml", *frozen, output_dir=OUTPUT_DIR / f"{task}_frozen")
+        finetune("recipes/demo_full.yaml", *full, output_dir=OUTPUT_DIR / f"{task}_full")
     report(collect())
     print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
 
