@@ -99,7 +99,7 @@ def describe_training(results: Sequence[Result]) -> list[str]:
     found: dict[str, list[Result]] = {}
     for result in results:
         if result["encoder"] == "trained":
-            found.setdefault(f"{result['method']}, {100 * result['label_fraction']:g} %", []).append(result)
+            found.setdefault(f"{plain(result['method'])}, {100 * result['label_fraction']:g} %", []).append(result)
     lines = []
     for name, own in found.items():
         alphas = [f"{one['alpha']:g}" for one in own if one["alpha"] is not None]
