@@ -134,10 +134,10 @@ def write_classifier_card(
         _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
         f"## Results\n\nTop-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} "
         f"{best['unit']}); always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and "
-        f"standard deviation over seeds. The model in this repository is the best MBT model on validation: "
+        "standard deviation over seeds. The model in this repository is the best MBT model on validation: "
         f"{plain(best['method'])}, {100 * best['label_fraction']:g} % of the labels ({best['num_train']} "
-        f"{best['unit']}), seed {best['seed']}; its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n"
-        + markdown_table(head, rows),
+        f"{best['unit']}), seed {best['seed']}; its own test accuracy is {100 * best['accuracy']:.1f} %."
+        f"{_weights(best['alpha'])}\n\n" + markdown_table(head, rows),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
