@@ -321,5 +321,5 @@ class FinetuneArguments(RunArguments):
             raise ValueError("--label_fraction takes shares of the training labels, above 0 and up to 1: 1 is all.")
         if self.freeze_encoder and SUPERVISED in self.model_name_or_path:
             raise ValueError("`supervised` trains its encoder: leave out --freeze_encoder, or name `random` instead.")
-        if not self.freeze_encoder and "stats" in self.model_name_or_path:
+        if not self.freeze_encoder and STATS in self.model_name_or_path:
             raise ValueError("`stats` has no encoder to train: add --freeze_encoder, or leave it out.")

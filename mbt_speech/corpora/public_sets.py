@@ -20,7 +20,7 @@ import soundfile as sf
 from .timit import read_timit
 
 Rows = list[dict[str, Any]]
-"""A row for each recording: `file_name` (its path), labels, and parts (train, validation, test)."""
+"""A row for each recording: `file_name` (its path), labels, and splits (train, validation, test)."""
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
@@ -29,7 +29,7 @@ CREMA_D_EMOTIONS = {
 }  # fmt: skip
 GENDERS = {"F": "female", "M": "male"}
 RAVDESS_EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # of the speakers, where a set names no parts
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2  # of the speakers, where a set names no splits
 BLOCK_SHARE = 0.1  # of a speaker's clips, for validation and for the test each
 
 
@@ -59,7 +59,7 @@ def main(args: Namespace) -> None:
 
 
 def write_metadata(output_dir: Path, rows: Rows) -> Path:
-    """Write rows to `metadata.csv`, or to `metadata.jsonl` if they hold segments; gives its path."""
+    """Writes rows to `metadata.csv`, or to `metadata.jsonl` if they hold segments, and returns its path."""
     output_dir.mkdir(parents=True, exist_ok=True)
     rows = [{**row, "file_name": os.path.relpath(row["file_name"], output_dir)} for row in rows]
     if any(isinstance(value, list) for value in rows[0].values()):
@@ -75,7 +75,7 @@ def write_metadata(output_dir: Path, rows: Rows) -> Path:
 
 
 def speech_commands(folder: Path) -> Rows:
-    """Speech Commands v2, 35 words (arXiv 1804.03209); parts are those of its two lists."""
+    """Speech Commands v2, 35 words (arXiv 1804.03209); splits are those of its two lists."""
     parts = _listed_parts(folder)
     return [
         {"file_name": path, "keyword": path.parent.name, "speaker": path.name.split("_")[0], "split": parts(path)}
@@ -108,9 +108,9 @@ def speech_commands_12(folder: Path, test_folder: Path, output_dir: Path) -> Row
 
 
 def voxceleb1(folder: Path) -> Rows:
-    """VoxCeleb-1: speakers, in the parts for identification of `iden_split.txt` (`split`).
+    """VoxCeleb-1: speakers, in the splits for identification of `iden_split.txt` (`split`).
 
-    With `vox1_meta.csv` also their gender, in parts of different speakers (`speaker_split`).
+    With `vox1_meta.csv` also their gender, in splits by speaker (`speaker_split`).
     """
     numbers = {"1": "train", "2": "validation", "3": "test"}
     rows = []
@@ -128,7 +128,7 @@ def voxceleb1(folder: Path) -> Rows:
 
 
 def librispeech(folder: Path) -> Rows:
-    """LibriSpeech (the folder of `SPEAKERS.TXT`): speakers and gender, in its own parts, that share no speaker."""
+    """LibriSpeech (the folder of `SPEAKERS.TXT`): speakers and gender, in its own splits, which share no speaker."""
     fields = [line.split("|") for line in _read_lines(folder / "SPEAKERS.TXT") if not line.startswith(";")]
     genders = {speaker.strip(): GENDERS[gender.strip()] for speaker, gender, *_ in fields}
     rows = []
@@ -142,9 +142,9 @@ def librispeech(folder: Path) -> Rows:
 
 
 def five_leaders(folder: Path) -> Rows:
-    """Clips of one second cut from speeches, a folder for each speaker: parts drawn at random, and in blocks.
+    """Clips of one second cut from speeches, a folder for each speaker: splits drawn at random, and in blocks.
 
-    Clips that follow one another are of one speech, so that a random test part was all but heard in training.
+    Clips that follow one another are of one speech, so that a random test split is all but seen in training.
     `block_split` leaves the last clips of every speaker for the test, those before them for validation.
     """
     rows = []
@@ -163,7 +163,7 @@ def five_leaders(folder: Path) -> Rows:
 
 
 def crema_d(folder: Path) -> Rows:
-    """CREMA-D (the folder of `AudioWAV`): six emotions, in parts of different actors that are drawn here."""
+    """CREMA-D (the folder of `AudioWAV`): six emotions, in splits by actor that are drawn here."""
     rows = []
     for path in _sounds(folder / "AudioWAV"):
         actor, _, emotion, _ = path.stem.split("_")
@@ -176,7 +176,7 @@ def crema_d(folder: Path) -> Rows:
 
 
 def ravdess(folder: Path) -> Rows:
-    """RAVDESS, speech: eight emotions, in parts of different actors that are drawn here; odd actors are men."""
+    """RAVDESS, speech: eight emotions, in splits by actor that are drawn here; odd actors are men."""
     rows = []
     for path in _sounds(folder):
         _, channel, emotion, intensity, _, _, actor = path.stem.split("-")
@@ -220,7 +220,7 @@ def _listed_parts(folder: Path) -> Callable[[Path], str]:
 
 
 def _cut_silence(folder: Path, output_dir: Path) -> Rows:
-    """Cut recordings into seconds: of each the last tenth for validation, what is before it for training."""
+    """Cuts recordings into seconds: of each the last tenth for validation, what is before it for training."""
     output_dir.mkdir(parents=True, exist_ok=True)
     rows = []
     for path in _sounds(folder):
@@ -244,7 +244,7 @@ def _blocks(number: int) -> list[str]:
 
 
 def _split_by_speaker(rows: Rows, column: str) -> Rows:
-    """Draw speakers for validation and test, the same ones every time."""
+    """Draws speakers for validation and test, the same ones every time."""
     speakers = sorted({row["speaker"] for row in rows})
     drawn: Iterable[int] = np.random.default_rng(0).permutation(len(speakers))
     num_test, num_validation = (max(1, round(share * len(speakers))) for share in (TEST_SHARE, VALIDATION_SHARE))

@@ -1,4 +1,4 @@
-"""TIMIT as it is unpacked: its phones, folded to 39, and the parts that the field uses."""
+"""TIMIT as it is unpacked: its phones, folded to 39, and the splits that the field uses."""
 
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ mjsw0 mreb0 fgjd0 fjmg0 mroa0 mteb0 mjfc0 mrjr0 fmml0 mrws1"""
 
 
 def read_timit(folder: Path) -> list[dict[str, Any]]:
-    """Give a row for each utterance of TIMIT: `file_name`, `speaker`, `phones` and `split`.
+    """Returns a row for each utterance of TIMIT: `file_name`, `speaker`, `phones` and `split`.
 
-    The glottal stop has no label, and the two sentences that everyone reads (SA) are left out. The test part is the
+    The glottal stop has no label, and the two sentences that everyone reads (SA) are left out. The test split is the
     core test set of 24 speakers, validation is 50 other speakers of the test folder (Halberstadt, MIT 1998).
 
     Args:
@@ -53,7 +53,7 @@ def _part(parts: tuple[str, ...]) -> str | None:
 
 
 def _read_phones(transcript: Path, sampling_rate: int) -> list[dict[str, Any]]:
-    """Read lines of `first sample, sample after the last, symbol` as segments in seconds."""
+    """Reads lines of `first sample, sample after the last, symbol` as segments in seconds."""
     segments = [line.split() for line in transcript.read_text(encoding="utf-8").splitlines()]
     return [
         {"start": int(start) / sampling_rate, "end": int(end) / sampling_rate, "label": FOLDING.get(symbol, symbol)}

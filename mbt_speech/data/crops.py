@@ -161,7 +161,7 @@ class CropDataset(_Pieces):
 
     @property
     def extent(self) -> str:
-        """How much speech there is, in words."""
+        """How much speech there is, in a phrase."""
         return f"{self.seconds.sum() / 3600:.2f} h in {len(self.seconds)} recordings"
 
     def name(self, item: int) -> str:

@@ -61,7 +61,7 @@ class StreamedCrops(IterableDataset):
 
     @property
     def extent(self) -> str:
-        """How much speech there is, in words."""
+        """How much speech there is, in a phrase."""
         return "a stream"
 
     def start_at(self, step: int) -> None:

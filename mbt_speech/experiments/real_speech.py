@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from mbt_speech.arguments import RANDOM, STATS
 from mbt_speech.reports.pictures import draw_accuracies
 
 from .commands import finetune, pretrain_once, run
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown
 
 DATA_DIR, OUTPUT_DIR = Path("data/debian_speech"), Path("runs/real")
-CONTROLS = ("stats", "random")
+CONTROLS = (STATS, RANDOM)
 SHARES = {"speaker": (0.05, 1.0), "gender": (0.1, 1.0), "nato": (1.0,), "words": (1.0,)}
 """Task -> shares of the labels to learn from."""
 SEEDS = (0, 1, 2)

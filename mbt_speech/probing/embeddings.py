@@ -40,10 +40,10 @@ class Embedder:
     num_workers: int
     """Processes that read audio."""
     description: str
-    """Words in front of the progress bar."""
+    """Stands in front of the progress bar."""
 
     def embed_clips(self, encoder: FrozenEncoder, rows: np.ndarray | None = None) -> np.ndarray:
-        """Represent the clips at some positions, by default all: (N, H) float32, NaN for the others."""
+        """Represents the clips at some positions, by default all: (N, H) float32, NaN for the others."""
         rows = np.arange(len(self.clips)) if rows is None else rows
         found = self._embed(encoder, rows, lambda waveforms, lengths: list(encoder.represent(waveforms, lengths)))
         result = np.full((len(self.clips), len(next(iter(found.values())))), np.nan, np.float32)
@@ -52,7 +52,7 @@ class Embedder:
         return result
 
     def embed_frames(self, encoder: FrozenEncoder) -> dict[str, np.ndarray]:
-        """Represent all frames: `frames` (F, H) float32, clip after clip, and `counts` (N,), how many each has."""
+        """Represents all frames: `frames` (F, H) float32, clip after clip, and `counts` (N,), how many each has."""
 
         def real_frames(waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
             return [frames[real] for frames, real in zip(*encoder.frames(waveforms, lengths), strict=True)]
@@ -64,7 +64,7 @@ class Embedder:
     def _embed(
         self, encoder: FrozenEncoder, rows: np.ndarray, represent: Callable[[Tensor, Tensor], list[Tensor]]
     ) -> dict[int, np.ndarray]:
-        """Give what `represent` makes of each clip: position -> float32."""
+        """Returns what `represent` makes of each clip: position -> float32."""
         processes, device = self.accelerator.num_processes, self.accelerator.device
         own, loader = load_by_length(self.accelerator, self.clips, rows, self.batch_size, self.num_workers)
         encoder.to(device)
@@ -78,7 +78,7 @@ class Embedder:
 
 
 def cached_arrays(key: Mapping[str, object], compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Give what `compute()` returns, or what it returned for the same JSON key before; it is read as it is needed.
+    """Returns what `compute()` returns, or what it returned for the same JSON key before; it is read as it is needed.
 
     Where the cache is full or may not be written to, the next run computes again.
     """

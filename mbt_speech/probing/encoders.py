@@ -30,32 +30,32 @@ class FrozenEncoder(ABC):
     """
 
     sampling_rate: int
-    """In Hz, what it hears."""
+    """In Hz, what it expects."""
 
     @abstractmethod
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Represent the frames of clips: (B, T', H), and True for those of the clip itself, (B, T')."""
+        """Represents the frames of clips: (B, T', H), and True for those of the clip itself, (B, T')."""
 
     @abstractmethod
     def centres(self, num_frames: int) -> Tensor:
-        """Give the samples on which the first frames are centred, (num_frames,) float32."""
+        """Returns the samples on which the first frames are centered, (num_frames,) float32."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Identify, in JSON, all that representations depend on beside the audio."""
+        """Identifies, in JSON, all that representations depend on beside the audio."""
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Represent clips by the mean of their frames, (B, H)."""
+        """Represents clips by the mean of their frames, (B, H)."""
         frames, real = self.frames(waveforms, lengths)
         weights = real.unsqueeze(-1).to(frames.dtype)
         return (frames * weights).sum(1) / weights.sum(1)
 
     def to(self, device: torch.device) -> Self:
-        """Move to where the waveforms are, in evaluation mode."""
+        """Moves to where the waveforms are, in evaluation mode."""
         return self
 
     def _real_frames(self, num_frames: int, lengths: Tensor) -> Tensor:
-        """True for frames that are centred within the clip, (B, num_frames)."""
+        """True for frames that are centered within the clip, (B, num_frames)."""
         return self.centres(num_frames).to(lengths.device) <= lengths[:, None]
 
 
@@ -67,25 +67,25 @@ class MBTFrozenEncoder(FrozenEncoder):
         self.encoder = SpeechEncoder(model, extractor).eval()
 
     def to(self, device: torch.device) -> Self:
-        """Move there, in the order of memory that convolutions want."""
+        """Moves there, in the order of memory that convolutions want."""
         self.model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore
         return self
 
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the last hidden states."""
+        """Returns the last hidden states."""
         frames = self._outputs(waveforms, lengths).last_hidden_state
         return frames, self._real_frames(frames.shape[1], lengths)
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Give the pooled output."""
+        """Returns the pooled output."""
         return self._outputs(waveforms, lengths).pooler_output
 
     def centres(self, num_frames: int) -> Tensor:
-        """Frame t is centred on sample t * stride."""
+        """Frame t is centered on sample t * stride."""
         return torch.arange(num_frames) * float(self.encoder.samples_per_frame)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identify weights, settings and features."""
+        """Identifies weights, settings and features."""
         return model_fingerprint(self.model) | {"extractor": self.extractor.to_dict()}
 
     @torch.no_grad()
@@ -100,24 +100,24 @@ class LogMelStatistics(FrozenEncoder):
         self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
 
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the log-mels of each frame and of its neighbours, H = 5 M."""
+        """Returns the log-mels of each frame and of its neighbours, H = 5 M."""
         features, mask = self.extractor.extract(waveforms, lengths)
         silence = 10 * math.log10(self.extractor.power_floor)
         padded = torch.nn.functional.pad(features, (0, 0, CONTEXT_FRAMES, CONTEXT_FRAMES), value=silence)
         return padded.unfold(1, 2 * CONTEXT_FRAMES + 1, 1).flatten(2), mask.bool()
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Give mean, deviation and maximum of the log-mels, deviation and maximum of their deltas, H = 5 M."""
+        """Returns mean, deviation and maximum of the log-mels, deviation and maximum of their deltas, H = 5 M."""
         features, mask = self.extractor.extract(waveforms, lengths)
         mean, *others = _statistics(features, mask)
         return torch.cat([mean, *others, *_statistics(_deltas(features, mask.sum(1)), mask)[1:]], dim=1)
 
     def centres(self, num_frames: int) -> Tensor:
-        """Windows are centred on multiples of the hop."""
+        """Windows are centered on multiples of the hop."""
         return torch.arange(num_frames) * float(self.extractor.hop_length)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identify the features."""
+        """Identifies the features."""
         statistics = "mean, deviation, maximum; deltas: deviation, maximum"
         return {"model": None, "statistics": statistics, "extractor": self.extractor.to_dict()}
 
@@ -145,7 +145,7 @@ def _deltas(features: Tensor, num_frames: Tensor) -> Tensor:
 
 
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
-    """Hash every parameter and buffer, and the settings that the weights do not show."""
+    """Hashes every parameter and buffer, and the settings that the weights do not show."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

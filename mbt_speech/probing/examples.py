@@ -30,10 +30,10 @@ class Examples:
     rows: dict[str, np.ndarray]
     """train, validation, test -> positions of the examples of a class."""
     max_train: int | None = None
-    """So many are learnt from at most."""
+    """At most so many are trained on."""
 
     def choose(self, part: str, clips: np.ndarray, seed: int) -> np.ndarray:
-        """Give the positions of the examples of some clips of a part; to learn from too many, a stratified choice."""
+        """Returns positions of the examples of some clips of a split; of too many, a stratified choice."""
         rows = self.rows[part]
         rows = rows[np.isin(self.clips[rows], clips)]
         if part != "train" or self.max_train is None or len(rows) <= self.max_train:
@@ -44,10 +44,10 @@ class Examples:
 def represent(
     args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech, encoder: FrozenEncoder
 ) -> Examples:
-    """Represent all clips of a task, or their frames, by a frozen encoder, from the cache if this was done before.
+    """Represents all clips of a task, or their frames, by a frozen encoder, from the cache if this was done before.
 
     Raises:
-        ValueError: No frame of a part lies in a segment.
+        ValueError: No frame of a split lies in a segment.
     """
     batch_size, workers = args.per_device_train_batch_size, args.dataloader_num_workers
     embedder = Embedder(accelerator, speech.clips, batch_size, workers, f"Representing the {speech.unit}")
@@ -62,14 +62,14 @@ def represent(
     for part, own in rows.items():
         if not len(own):
             raise ValueError(
-                f"No frame of the {part} part lies in a segment of {args.label_column_name!r}: look at its times and "
+                f"No frame of the {part} split lies in a segment of {args.label_column_name!r}: look at its times and "
                 "at --segment_unit (seconds or samples)."
             )
     return Examples(arrays["frames"], labels, clips, rows, args.max_train_frames)
 
 
 def label_frames(speech: LabelledSpeech, encoder: FrozenEncoder, counts: np.ndarray) -> np.ndarray:
-    """Give the class of each frame (F,), that of the segment that holds its centre; `counts` (N,) of each clip."""
+    """Returns the class of each frame (F,), that of the segment that holds its centre; `counts` (N,) of each clip."""
     assert speech.segments is not None
     seconds = encoder.centres(int(counts.max())).numpy() / encoder.sampling_rate
     return np.concatenate(

@@ -26,7 +26,7 @@ HEAD_NAME = "frame_head.safetensors"
 
 
 class FrameClassifier(nn.Module):
-    """Names the class of every frame; frame t is centred on sample t * `samples_per_frame`."""
+    """Names the class of every frame; frame t is centered on sample t * `samples_per_frame`."""
 
     def __init__(self, encoder: SpeechEncoder, head: nn.Linear):
         super().__init__()
@@ -38,7 +38,7 @@ class FrameClassifier(nn.Module):
     def from_head(
         cls, model: MBTModel, extractor: MBTFeatureExtractor, head: LinearHead, label_names: Sequence[str]
     ) -> Self:
-        """Join an encoder and the head that was fitted on its frames; the encoder's config gets the class names."""
+        """Joins an encoder and the head that was fitted on its frames; the encoder's config gets the class names."""
         model.config = copy.deepcopy(model.config)
         model.config.update(class_names(label_names))
         tensors = {"weight": torch.from_numpy(head.weight).float(), "bias": torch.from_numpy(head.bias).float()}
@@ -46,7 +46,7 @@ class FrameClassifier(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
-        """Open what `save_pretrained` wrote, a folder or a name on the Hub.
+        """Opens what `save_pretrained` wrote, a folder or a name on the Hub.
 
         Raises:
             OSError: There is no such checkpoint, or no head beside it.
@@ -56,12 +56,12 @@ class FrameClassifier(nn.Module):
         return cls(SpeechEncoder.from_pretrained(name_or_path), _linear(load_file(head))).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save the encoder and the head; an extractor belongs beside them."""
+        """Saves the encoder and the head; an extractor belongs beside them."""
         self.encoder.model.save_pretrained(folder)
         save_file(self.head.state_dict(), Path(folder, HEAD_NAME))
 
     def forward(self, waveforms: Tensor | Sequence[Tensor]) -> Tensor:
-        """Give logits (B, T', K) of waveforms, as `SpeechEncoder` takes them: (B, S), or B tensors of any lengths."""
+        """Returns logits (B, T', K) of waveforms, as `SpeechEncoder` takes them: (B, S), or B tensors."""
         return self.head(self.encoder(waveforms).last_hidden_state)
 
 

@@ -1,4 +1,4 @@
-"""Audio encoders of the Hub as frozen features: wav2vec 2.0 and its kin (HuBERT, WavLM, ...), AST, Whisper.
+"""Audio encoders of the Hub as frozen features: wav2vec 2.0 and its family (HuBERT, WavLM, ...), AST, Whisper.
 
 What `AutoModel` and `AutoFeatureExtractor` open; no code of the repository is run.
 
@@ -20,7 +20,7 @@ FBANK_HOP, FBANK_WINDOW = 160, 400  # samples, of AST's Kaldi features
 
 
 def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None) -> "HubEncoder":
-    """Open a model of the Hub, or of a folder, as a frozen encoder; of an encoder and a decoder, the encoder.
+    """Opens a model of the Hub, or of a folder, as a frozen encoder; of an encoder and a decoder, the encoder.
 
     Raises:
         ValueError: It is of no kind that is known here, or its file lacks weights.
@@ -30,7 +30,7 @@ def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None
     if encoder_class is None:
         raise ValueError(
             f"{name_or_path} holds a {type(model).__name__}: the frozen encoders that are known here are MBT, "
-            "wav2vec 2.0 and its kin (HuBERT, WavLM, Data2Vec, SEW, UniSpeech), AST and Whisper."
+            "wav2vec 2.0 and its family (HuBERT, WavLM, Data2Vec, SEW, UniSpeech), AST and Whisper."
         )
     unused = ("decoder.", "masked_spec_embed")  # the latter replaces frames in pre-training only
     if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(unused)):
@@ -58,18 +58,18 @@ class HubEncoder(FrozenEncoder):
         """As `frames`, for clips of `min_samples` at least."""
 
     def to(self, device: torch.device) -> Self:
-        """Move there."""
+        """Moves there."""
         torch.nn.Module.to(self.model, device)
         return self
 
     @torch.no_grad()
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the last hidden states."""
+        """Returns the last hidden states."""
         missing = max(0, self.min_samples - waveforms.shape[1])
         return self._frames(pad(waveforms, (0, missing)), lengths.clamp(min=self.min_samples))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identify weights, settings and features."""
+        """Identifies weights, settings and features."""
         return model_fingerprint(self.model) | {"extractor": self.extractor.to_dict()}
 
     def _features(self, waveforms: Tensor, lengths: Tensor, **kwargs: Any) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class HubEncoder(FrozenEncoder):
 
 
 class WaveformEncoder(HubEncoder):
-    """Wav2vec 2.0 and its kin: convolutions on the waveform, then a transformer.
+    """Wav2vec 2.0 and its family: convolutions on the waveform, then a transformer.
 
     Clips of one length run at a time, without padding. A mask would not do: many of these models were trained without
     one, group norms over time have statistics that padding enters, and some position encodings see past a mask.
@@ -88,7 +88,7 @@ class WaveformEncoder(HubEncoder):
 
     def __init__(self, model: PreTrainedModel, extractor: Any):
         super().__init__(model, extractor)
-        distance = self.min_samples = 1  # of one frame to the next, and what a frame hears, in samples
+        distance = self.min_samples = 1  # of one frame to the next, and what a frame spans, in samples
         for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
             self.min_samples += (kernel - 1) * distance
             distance *= stride
@@ -101,7 +101,7 @@ class WaveformEncoder(HubEncoder):
         return alone and hasattr(config, "conv_kernel") and hasattr(config, "conv_stride")
 
     def centres(self, num_frames: int) -> Tensor:
-        """Frame t hears `min_samples` samples from t * stride on."""
+        """Frame t spans `min_samples` samples from t * stride on."""
         return torch.arange(num_frames) * float(math.prod(self.model.config.conv_stride)) + (self.min_samples - 1) / 2
 
     def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class WaveformEncoder(HubEncoder):
 class PatchEncoder(HubEncoder):
     """AST: patches of a spectrogram of fixed length; frame t is the mean of the patches of one time, over frequency.
 
-    It hears no more than that length, 10.24 s in the public models.
+    It reads no more than that length, 10.24 s in the public models.
     """
 
     @staticmethod
@@ -147,7 +147,7 @@ class PatchEncoder(HubEncoder):
 
 
 class WhisperEncoder(HubEncoder):
-    """Whisper's encoder: it hears 30 s, what is missing being silence, and no more than that."""
+    """Whisper's encoder: it reads 30 s, what is missing being silence, and no more than that."""
 
     @staticmethod
     def takes(model: PreTrainedModel) -> bool:
@@ -158,7 +158,7 @@ class WhisperEncoder(HubEncoder):
         super().__init__(getattr(model, "encoder", model), extractor)
 
     def centres(self, num_frames: int) -> Tensor:
-        """Windows are centred on multiples of the hop, and the second convolution halves their number."""
+        """Windows are centered on multiples of the hop, and the second convolution halves their number."""
         return torch.arange(num_frames) * (2.0 * self.extractor.hop_length)
 
     def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

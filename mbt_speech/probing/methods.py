@@ -75,7 +75,7 @@ class Methods:
         return MBTFrozenEncoder(model, extractor)
 
     def classifier(self, name: str, label_names: Sequence[str]) -> MBTForSequenceClassification:
-        """Puts a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialised.
+        """Puts a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialized.
 
         Raises:
             ValueError: The model's file lacks weights.

@@ -1,4 +1,4 @@
-"""How good the representations are while they are learnt: probes on a labelled set, its test part never touched."""
+"""How good the representations are while they are learned: probes on a labeled set, its test split never touched."""
 
 import json
 import os
@@ -25,10 +25,10 @@ BEST_NAME = "best"
 
 
 class OnlineProbe:
-    """Fits classifiers on frozen representations of the training part and scores them on the validation part.
+    """Fits classifiers on frozen representations of the training split and scores them on the validation split.
 
     `eval_frozen_knn20_accuracy`: the 20 nearest training clips by cosine vote, weighted by their distance.
-    `eval_frozen_linear_accuracy`: logistic regression, its strength chosen on a fifth of the training part. The model
+    `eval_frozen_linear_accuracy`: logistic regression, its strength chosen on a fifth of the training split. The model
     with the best linear accuracy is kept in `best`.
 
     Args:
@@ -43,7 +43,7 @@ class OnlineProbe:
         self.folder = Path(args.output_dir, BEST_NAME)
 
     def __call__(self, model: MBTForPreTraining, step: int) -> dict[str, float]:
-        """Probe a model in training mode, and keep it if it is the best so far; only process 0 gets values."""
+        """Probes a model in training mode, and keeps it if it is the best so far; only process 0 gets values."""
         rows = np.concatenate([self.speech.rows["train"], self.speech.rows["validation"]])
         embedder = Embedder(
             self.accelerator,
@@ -75,7 +75,7 @@ class OnlineProbe:
 
 
 def probe_arguments(args: PretrainArguments) -> FinetuneArguments:
-    """Say in the words of fine-tuning where the labelled recordings are."""
+    """Returns fine-tuning's arguments for the labeled recordings."""
     return FinetuneArguments(
         output_dir=args.output_dir,
         dataset_name=args.probe_dataset_name,
@@ -90,7 +90,7 @@ def probe_arguments(args: PretrainArguments) -> FinetuneArguments:
 
 
 def score_probes(speech: LabelledSpeech, features: np.ndarray) -> dict[str, float]:
-    """Score both probes on the validation part; features are (N, H), of the training and validation rows at least."""
+    """Scores both probes on the validation split, with features (N, H) of its and the training rows."""
     train, validation = speech.rows["train"], speech.rows["validation"]
     labels, num_classes = speech.clips.labels, len(speech.label_names)
     held_out = np.zeros(len(train), bool)

@@ -99,21 +99,20 @@ def short_names(methods: Sequence[str]) -> dict[str, str]:
 
 
 def describe_training(results: Sequence[Result]) -> list[str]:
-    """Returns paragraphs on the weights that were kept, their steps and minutes; none of frozen encoders."""
+    """Returns paragraphs on which weights were kept, after how many steps and minutes; none of frozen encoders."""
     found: dict[str, list[Result]] = {}
     for result in results:
         if result["encoder"] == "trained":
-            found.setdefault(f"{result['method']}, {100 * result['label_fraction']:g} %", []).append(result)
+            found.setdefault(f"{plain(result['method'])}, {100 * result['label_fraction']:g} %", []).append(result)
     lines = []
     for name, own in found.items():
         alphas = [f"{one['alpha']:g}" for one in own if one["alpha"] is not None]
         weights = f"weights {', '.join(alphas)} of the way from the frozen fit (0) to the fine-tuned network (1); "
         steps = ", ".join(str(one["steps"]) for one in own)
         minutes = sum(one["minutes"] for one in own) / len(own)
-        lines.append(f"- {plain(name)}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
-    if not lines:
-        return []
-    return ["What was trained, seed by seed (minutes with all that validation chose among):", "\n".join(lines)]
+        lines.append(f"- {name}: {weights if alphas else ''}{steps} steps, {minutes:.1f} minutes")
+    heading = "What was trained, seed by seed (minutes with all that validation chose among):"
+    return [heading, "\n".join(lines)] if lines else []
 
 
 def write_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Path, data: str) -> str:
@@ -168,13 +167,12 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
     for first, second in combinations(pretrained, 2):
         sections.append(
             f"{plain(second)} - {plain(first)}, paired by seed. Seeds vary the labels and the classifier, not the "
-            "pre-training: a difference is one of these two checkpoints."
+            "pre-training: a difference is one of two checkpoints."
         )
         lines = []
         for fraction in fractions:
             some = [result for result in results if result["label_fraction"] == fraction]
-            difference = paired_difference(some, first, second)
-            words = describe_difference(difference, plain(first), plain(second))
+            words = describe_difference(paired_difference(some, first, second), plain(first), plain(second))
             lines.append(f"- {100 * fraction:g} % of the labels: {words}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)

@@ -91,7 +91,7 @@ def write_pretraining_card(
         f"## At step {last_step['step']}\n\n" + markdown_table(["", ""], measured.items()),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
         _limits(
-            f"It has been trained on {plain(source(args))} and nothing else, at {sampling_rate} Hz, in the crops "
+            f"It was trained on {plain(source(args))} and nothing else, at {sampling_rate} Hz, in the crops named "
             "above: other languages, rooms, microphones and lengths are untried.",
             "Its representations tell voices apart: where recordings are personal data, so are they.",
         ),
@@ -132,12 +132,13 @@ def write_classifier_card(
         f"{len(labels)} ({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a "
         "control.",
         _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
-        f"## Results\n\nTop-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} "
-        f"{best['unit']}); always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and "
-        "standard deviation over seeds. The model in this repository is the best MBT model on validation: "
-        f"{plain(best['method'])}, {100 * best['label_fraction']:g} % of the labels ({best['num_train']} "
-        f"{best['unit']}), seed {best['seed']}; its own test accuracy is {100 * best['accuracy']:.1f} %."
-        f"{_weights(best['alpha'])}\n\n" + markdown_table(head, rows),
+        "## Results\n\n"
+        f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
+        f"always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over "
+        f"seeds. The model in this repository is the best MBT model on validation: {plain(best['method'])}, "
+        f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
+        f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n"
+        + markdown_table(head, rows),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",

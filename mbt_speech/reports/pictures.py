@@ -20,7 +20,7 @@ MAPPED_CLASSES, MAPPED_CLIPS = 10, 600
 
 
 def draw_losses(path: Path, logs: Mapping[str, Sequence[dict]], title: str) -> None:
-    """Draw the loss and its two terms against the step, a curve for each run.
+    """Draws the loss and its two terms against the step, a curve for each run.
 
     Args:
         path: Picture to write.
@@ -45,7 +45,7 @@ def draw_losses(path: Path, logs: Mapping[str, Sequence[dict]], title: str) -> N
 
 
 def draw_cross_correlations(path: Path, matrices: Mapping[str, np.ndarray], title: str) -> None:
-    """Draw cross-correlation matrices with one colour scale, -1 to 1.
+    """Draws cross-correlation matrices with one color scale, -1 to 1.
 
     Args:
         path: Picture to write.
@@ -69,7 +69,7 @@ def draw_cross_correlations(path: Path, matrices: Mapping[str, np.ndarray], titl
 
 
 def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
-    """Draw top-1 accuracy per task and method: mean over seeds, bars of one standard deviation, chance dashed.
+    """Draws top-1 accuracy per task and method: mean over seeds, bars of one standard deviation, chance dashed.
 
     Args:
         path: Picture to write.
@@ -81,13 +81,13 @@ def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
     width = 0.84 / len(methods)
     for position, method in enumerate(methods):
         accuracies = [results[(results.task == t) & (results.method == method)]["accuracy"] for t in tasks]
-        centres = np.arange(len(tasks)) + (position - (len(methods) - 1) / 2) * width
+        centers = np.arange(len(tasks)) + (position - (len(methods) - 1) / 2) * width
         heights = [100 * values.mean() for values in accuracies]
         spreads = [100 * values.std(ddof=0) for values in accuracies]
         color = plt.get_cmap("tab10")(position % 10)
-        axis.bar(centres, heights, width * 0.92, yerr=spreads, capsize=2, label=method, color=color)
-        for centre, height, spread in zip(centres, heights, spreads, strict=True):
-            axis.annotate(f"{height:.0f}", (centre, height + spread + 1), ha="center", fontsize=7)
+        axis.bar(centers, heights, width * 0.92, yerr=spreads, capsize=2, label=method, color=color)
+        for center, height, spread in zip(centers, heights, spreads, strict=True):
+            axis.annotate(f"{height:.0f}", (center, height + spread + 1), ha="center", fontsize=7)
     for number, task in enumerate(tasks):
         chance = 100 * results[results.task == task]["chance"].mean()
         axis.hlines(chance, number - 0.45, number + 0.45, colors="black", linestyles="dashed", linewidth=1)
@@ -99,7 +99,7 @@ def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
 
 
 def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -> None:
-    """Draw top-1 accuracy against a varied argument, a panel for each task: mean and one standard deviation.
+    """Draws top-1 accuracy against a varied argument, a panel for each task: mean and one standard deviation.
 
     Args:
         path: Picture to write.
@@ -147,7 +147,7 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
 def draw_label_curves(
     path: Path, curves: Mapping[str, Mapping[float, tuple[float, float]]], chance_percent: float, title: str
 ) -> None:
-    """Draw accuracy against the share of the labels, a curve for each method with its interval.
+    """Draws accuracy against the share of the labels, a curve for each method with its interval.
 
     Args:
         path: Picture to write.
@@ -173,7 +173,7 @@ def draw_label_curves(
 def draw_embedding_maps(
     path: Path, features: Mapping[str, np.ndarray], labels: np.ndarray, label_names: Sequence[str], title: str
 ) -> None:
-    """Draw representations in two dimensions, coloured by class: principal components above, t-SNE below.
+    """Draws representations in two dimensions, colored by class: principal components above, t-SNE below.
 
     Args:
         path: Picture to write.
@@ -190,10 +190,10 @@ def draw_embedding_maps(
     )
     for column, (name, values) in enumerate(features.items()):
         scaled = StandardScaler().fit_transform(values[rows])
-        neighbours = min(30.0, (len(rows) - 1) / 3)
+        neighbors = min(30.0, (len(rows) - 1) / 3)
         maps = {
             "principal components": PCA(2, random_state=0).fit_transform(scaled),
-            "t-SNE": TSNE(perplexity=neighbours, init="pca", random_state=0).fit_transform(scaled),
+            "t-SNE": TSNE(perplexity=neighbors, init="pca", random_state=0).fit_transform(scaled),
         }
         for axis, (kind, points) in zip(axes[:, column], maps.items(), strict=True):
             for number, label in enumerate(shown):
@@ -206,7 +206,7 @@ def draw_embedding_maps(
 
 
 def draw_spectra(path: Path, features: Mapping[str, np.ndarray], title: str) -> None:
-    """Draw the eigenvalues of the representations' covariance, as shares of the variance, largest first.
+    """Draws the eigenvalues of the representations' covariance, as shares of the variance, largest first.
 
     Args:
         path: Picture to write.

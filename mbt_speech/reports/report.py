@@ -136,7 +136,7 @@ def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
     return [
         "# Speech representations by invariance and redundancy reduction",
         f"{date.today():%d %B %Y}. {describe(runs).capitalize()}. Objectives are Barlow Twins (BT), its modification "
-        "with L2-normalised latents (MBT, arXiv 2309.03619), and what else the tables name.",
+        "with L2-normalized latents (MBT, arXiv 2309.03619), and what else the tables name.",
     ]  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[str]:
-    """Tabulates the encoders; losses and cross-correlation matrices side by side, with one colour scale."""
+    """Tabulates the encoders; losses and cross-correlation matrices side by side, with one color scale."""
     head = ["", "objective", "data", "steps", "pairs", *MEASURES.values()]
     rows, logs, matrices = [], {}, {}
     for folder in encoders:
@@ -197,7 +197,7 @@ def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[
         "floor that no network gets below.",
         markdown_table(head, rows),
         gallery.show(losses, "Losses of pre-training, and their terms."),
-        gallery.show(correlations, "Cross-correlation matrices before and after pre-training, with one colour scale."),
+        gallery.show(correlations, "Cross-correlation matrices before and after pre-training, with one color scale."),
     ]
 
 

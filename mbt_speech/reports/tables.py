@@ -7,6 +7,6 @@ from .plain_text import plain
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Returns a table with a column for each name in `head`; cells are text, never Markdown of their own."""
-    head_line, *lines = ["| " + " | ".join(map(plain, line)) + " |" for line in (head, *rows)]
-    return "\n".join([head_line, "|---" * len(head) + "|", *lines])
+    """Returns a table with a column for each name in `head`; what cells hold stays text."""
+    lines = [f"| {' | '.join(map(plain, line))} |".replace("  ", " ") for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])

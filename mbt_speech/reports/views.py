@@ -70,7 +70,7 @@ def main(args: Namespace) -> None:
 
 
 def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
-    """Give the features and distortions of the preset, or of a run."""
+    """Returns the features and distortions of the preset, or of a run."""
     extractor, augmentation = SOUNDS[args.preset].extractor(), SOUNDS[args.preset].augmenter()
     if args.run is not None:
         extractor = MBTFeatureExtractor.from_pretrained(args.run)
@@ -81,7 +81,7 @@ def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
 
 
 def read_crops(args: Namespace, sampling_rate: int) -> Tensor:
-    """Read a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
+    """Reads a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
     seconds = args.crop_seconds or SOUNDS[args.preset].crop_seconds
     starts = [(file, args.start_seconds) for file in args.file]
     if len(starts) == 1:
@@ -97,7 +97,7 @@ def read_crops(args: Namespace, sampling_rate: int) -> Tensor:
 def view(
     waveforms: Tensor, extractor: MBTFeatureExtractor, augmentation: MBTAugmentation, generator: torch.Generator
 ) -> Tensor:
-    """Give the distorted features (T, M) of the first of some distorted waveforms (B, S)."""
+    """Returns the distorted features (T, M) of the first of some distorted waveforms (B, S)."""
     features, mask = extractor.extract(waveforms)
     return extractor.normalize(augmentation.distort_features(features, generator), mask)[0]
 
@@ -105,7 +105,7 @@ def view(
 def draw(
     args: Namespace, extractor: MBTFeatureExtractor, crop: Tensor, features: Tensor, views: list[list[Tensor]]
 ) -> None:
-    """Draw the crop's waveform and features, and below them the pairs of views, with one colour scale."""
+    """Draws the crop's waveform and features, and below them the pairs of views, with one color scale."""
     figure, axes = plt.subplots(1 + len(views), 2, figsize=(10, 2.4 * (1 + len(views))), layout="constrained")
     time = np.arange(len(crop)) / extractor.sampling_rate
     axes[0][0].plot(time, crop.numpy(), linewidth=0.6)
@@ -118,6 +118,6 @@ def draw(
     for axis, one, title in panels:
         axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
         axis.set(title=title, xlabel="s", ylabel="mel band" if extractor.frequency_scale == "mel" else "Fourier bin")
-    figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalised log power")
+    figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalized log power")
     figure.savefig(args.output_dir / "views.png", dpi=110)
     plt.close(figure)

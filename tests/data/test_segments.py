@@ -217,10 +217,10 @@ def test_of_too_many_frames_a_stratified_choice_is_learnt_from():
     clips = np.arange(1_000) // 10
     rows = {"train": np.flatnonzero(labels >= 0)}
     examples = Examples(np.zeros((1_000, 1)), labels, clips, rows, max_train=100)
-    chosen = examples.choose(np.arange(100), seed=0)
+    chosen = examples.choose("train", np.arange(100), seed=0)
     assert np.bincount(labels[chosen]).tolist() == [63, 32, 5]
-    assert examples.choose(np.arange(3), seed=0).tolist() == list(range(30))
-    assert not np.array_equal(chosen, examples.choose(np.arange(100), seed=1))
+    assert examples.choose("train", np.arange(3), seed=0).tolist() == list(range(30))
+    assert not np.array_equal(chosen, examples.choose("train", np.arange(100), seed=1))
 
 
 def test_labels_are_mapped_by_a_file_and_another_map_is_another_result(tone_folder, tmp_path):
@@ -250,5 +250,5 @@ def test_segments_are_refused_where_the_encoder_is_trained(tone_folder, tmp_path
     rows = [json.loads(line) for line in (tone_folder / "metadata.jsonl").read_text().splitlines()]
     rows = [row | {"phonetic_detail": [] if row["split"] == "test" else row["phonetic_detail"]} for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match="No frame of the test part lies in a segment"):
+    with pytest.raises(ValueError, match="No frame of the test split lies in a segment"):
         classify_frames(folder, tmp_path / "run", "--model_name_or_path", "stats")

@@ -104,10 +104,10 @@ def test_sweeps_of_one_task_share_columns_unless_they_share_a_method():
 
     tables = {"a": rows("bt", "frozen", 0.1), "b": rows("bt", "trained", 0.2), "c": rows("bt", "frozen", 0.3)}
     assert report.overview(tables).splitlines()[2:] == [
-        "|  | keyword, 100 % | keyword (c), 100 % |",
+        "| | keyword, 100 % | keyword (c), 100 % |",
         "|---|---|---|",
         "| bt, frozen | 10.0 | 30.0 |",
-        "| bt, trained | 20.0 |  |",
+        "| bt, trained | 20.0 | |",
     ]
 
 

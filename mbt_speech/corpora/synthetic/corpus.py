@@ -26,7 +26,7 @@ from .build import build_corpus
 from .degradation import SAMPLING_RATE
 from .plan import SIZES
 
-# Raise it with every change of what is heard: it is part of the cache's key.
+# Raise it with every change of the sound: it is part of the cache's key.
 CORPUS_VERSION = 3
 WAV_HEADER_BYTES, BYTES_PER_SAMPLE = 44, 2
 
@@ -34,7 +34,7 @@ WAV_HEADER_BYTES, BYTES_PER_SAMPLE = 44, 2
 def load_corpus(
     size: str = "small", *, cache_dir: str | os.PathLike | None = None, num_proc: int | None = None
 ) -> DatasetDict:
-    """Load the built-in synthetic corpus, synthesising it on first use.
+    """Loads the built-in synthetic corpus, synthesising it on first use.
 
     Args:
         size: "tiny" (tests), "small" (the demo) or "base".
@@ -67,7 +67,7 @@ def load_corpus(
 
 
 def export_corpus(corpus: DatasetDict, directory: str | os.PathLike) -> None:
-    """Write a corpus as wav files, each part in a folder of its own with a `metadata.csv`.
+    """Writes a corpus as wav files, each split in a folder of its own with a `metadata.csv`.
 
     The columns of metadata.csv are `file_name` and the labels: ClassLabels by name, phones as JSON.
     """
@@ -86,7 +86,7 @@ def export_corpus(corpus: DatasetDict, directory: str | os.PathLike) -> None:
 
 
 def corpus_summary(corpus: DatasetDict) -> str:
-    """Say in a few lines how much there is of what."""
+    """Says in a few lines how much there is of what."""
     features = corpus["labelled"].features
     classes = ", ".join(f"{features[name].num_classes} {name}s" for name in ("speaker", "keyword", "style"))
     parts = [f"{part}: {len(dataset)} clips, {_hours(dataset):.2f} hours" for part, dataset in corpus.items()]
@@ -123,7 +123,7 @@ def _available_cpus() -> int:
 
 
 def _publish(corpus: DatasetDict, staging: Path, path: Path) -> None:
-    """Save aside and rename: a corpus under its own name is whole. Who comes second keeps what is there."""
+    """Saves aside and renames: a corpus under its own name is whole. Who comes second keeps what is there."""
     corpus.save_to_disk(staging)
     try:
         staging.rename(path)

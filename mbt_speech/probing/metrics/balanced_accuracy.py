@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import recall_score
 
-_DESCRIPTION = "Mean over the classes of the share of their clips that is recognised."
+_DESCRIPTION = "Mean over the classes of the share of their clips that is recognized."
 
 
 class BalancedAccuracy(evaluate.Metric):
