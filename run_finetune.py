@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech) -> None:
-    """Say what is to be learnt from what."""
+    """Say what is to be learned from what."""
     sizes = ", ".join(f"{len(speech.rows[part])} {part}" for part in PARTS)
     words = f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips"
     if speech.unit == "frames":

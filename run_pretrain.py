@@ -178,7 +178,7 @@ def correlate(
     sample: dict,
     seed: int,
 ) -> np.ndarray:
-    """Cross-correlate the latents of two views of some crops, normalised as the objective does: (D, D) float32.
+    """Cross-correlate the latents of two views of some crops, normalized as the objective does: (D, D) float32.
 
     The same in every process.
     """

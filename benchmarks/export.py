@@ -1,7 +1,7 @@
 """A checkpoint in PyTorch, as ONNX, and as ONNX in 8 bits: size, time, and what it does to the embeddings.
 
     python -m benchmarks.export --model_folder runs/demo/mbt         # one CPU thread
-    python -m benchmarks.export --preset strong                      # as it is initialised
+    python -m benchmarks.export --preset strong                      # as it is initialized
 
 All three take waveforms, front end included. They take turns, so that a busy machine slows down all of them, and the
 fastest run of each is reported. Accuracies are those of one linear head, fitted on the embeddings of PyTorch, on the
@@ -32,7 +32,7 @@ Contender = Callable[[np.ndarray], np.ndarray]
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.num_threads)
-    model = WaveformModel.from_pretrained(args.model_folder) if args.model_folder else initialised(args.preset)
+    model = WaveformModel.from_pretrained(args.model_folder) if args.model_folder else initialized(args.preset)
     with tempfile.TemporaryDirectory() as folder:
         contenders, megabytes = make_contenders(model, Path(folder), args.num_threads)
     corpus = load_corpus(args.corpus)["labelled"]
@@ -56,7 +56,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures what exporting and quantising an MBT encoder changes.")
-    parser.add_argument("--model_folder", help="a checkpoint; by default a preset as it is initialised")
+    parser.add_argument("--model_folder", help="a checkpoint; by default a preset as it is initialized")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="strong")
     parser.add_argument("--corpus", default="small", help="size of the built-in corpus")
     parser.add_argument("--label", default="gender", help="gender or keyword: of the corpus")
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def initialised(preset: str) -> WaveformModel:
+def initialized(preset: str) -> WaveformModel:
     torch.manual_seed(0)
     return WaveformModel(MBTModel(PRESETS[preset].config()), PRESETS[preset].extractor()).eval()
 

@@ -229,8 +229,8 @@ def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns:
         The points (N, 2), and the share of the variance along both axes (2,), 0 where all embeddings are the same.
     """
-    centred = embeddings - embeddings.mean(axis=0)
-    left, singular_values, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = embeddings - embeddings.mean(axis=0)
+    left, singular_values, _ = np.linalg.svd(centered, full_matrices=False)
     variances = singular_values**2
     return left[:, :2] * singular_values[:2], variances[:2] / max(variances.sum(), np.finfo(variances.dtype).tiny)
 

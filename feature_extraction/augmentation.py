@@ -85,7 +85,7 @@ class MBTAugmentation:
         generator: torch.Generator,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One view of each clip: the distorted features of its distorted waveform, normalised.
+        """One view of each clip: the distorted features of its distorted waveform, normalized.
 
         Args:
             waveforms: (B, S) on any device.
@@ -113,7 +113,7 @@ class MBTAugmentation:
     def distort_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """(B, T, M) in dB, as of `MBTFeatureExtractor.extract`, to the same.
 
-        The features are standardised clip by clip in front of the distortions and put back to the clip's level and
+        The features are standardized clip by clip in front of the distortions and put back to the clip's level and
         contrast behind them, so that mixing weighs soft and loud clips alike. Frames past a clip's end are silence.
         """
         if not self.features:
@@ -123,8 +123,8 @@ class MBTAugmentation:
             return FEATURE_DISTORTIONS[name](clips, generator, **strengths)
 
         std, mean = torch.std_mean(features, dim=(1, 2), keepdim=True, correction=0)
-        standardised = (features - mean) / std.clamp(min=SILENT_STD_DB)
-        return _distort(standardised, self.features, distort, generator) * std + mean
+        standardized = (features - mean) / std.clamp(min=SILENT_STD_DB)
+        return _distort(standardized, self.features, distort, generator) * std + mean
 
     def to_dict(self) -> dict[str, list[Step]]:
         """The two lists, ready for JSON or YAML."""

@@ -78,7 +78,7 @@ def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """The filterbank in groups of neighbouring bands, each with only the bins it reads: a quarter of the matrix.
+    """The filterbank in groups of neighboring bands, each with only the bins it reads: a quarter of the matrix.
 
     Every weight stands twice, for the two parts of its bin, so that the product sums them on the way.
     """

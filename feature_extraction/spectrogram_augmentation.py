@@ -1,6 +1,6 @@
 """Distortions of log-power features, each with its own random parameters for each clip of a batch.
 
-Features arrive standardised, with mean 0 and standard deviation 1 over each clip: strengths are in units of a clip's
+Features arrive standardized, with mean 0 and standard deviation 1 over each clip: strengths are in units of a clip's
 own standard deviation, and 0 is its mean level. Bounds are pairs [lowest, highest].
 
 Axes: B clips, T frames, M features.
@@ -110,7 +110,7 @@ def time_mask(features: torch.Tensor, generator: torch.Generator, *, width: floa
 
 
 def frequency_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
-    """Set neighbouring bands to the clip's mean level (SpecAugment, arXiv 1904.08779).
+    """Set neighboring bands to the clip's mean level (SpecAugment, arXiv 1904.08779).
 
     Args:
         features: (B, T, M).

@@ -42,8 +42,8 @@ def vicreg_loss(
     """
     spread = z_a.new_zeros(())
     for z in (z_a, z_b):
-        centred = z - z.mean(0)
-        variance, covariance = diagonal_and_redundancy(centred, centred, [len(z)])
+        centered = z - z.mean(0)
+        variance, covariance = diagonal_and_redundancy(centered, centered, [len(z)])
         unbiased = len(z) / (len(z) - 1)
         hinge = (1 - (unbiased * variance + 1e-4).sqrt()).relu().mean()
         covariance = unbiased**2 * covariance / z.shape[1]
@@ -92,9 +92,9 @@ def hsic_loss(z_a: Tensor, z_b: Tensor, spread_weight: float = 3.0, kernel_scale
     """
     z = unit_norm(torch.cat([z_a, z_b]))
     kernel = kernel_scale * (kernel_scale**2 + 2 - 2 * z @ z.T).rsqrt()
-    centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+    centered = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
     attraction = -kernel.diagonal(len(z_a)).mean()
-    spread = kernel.mean() + spread_weight * torch.linalg.vector_norm(centred) / (len(z) - 1)
+    spread = kernel.mean() + spread_weight * torch.linalg.vector_norm(centered) / (len(z) - 1)
     return ObjectiveOutput(attraction + spread, attraction, spread)
 
 

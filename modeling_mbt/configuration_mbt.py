@@ -77,7 +77,7 @@ class MBTConfig(PreTrainedConfig):
             What is done to the latents in front of the objective: `"none"`, `"batch"`, `"l2"`, `"layer"`, `"group"`
             or `"whitening"`. `None` takes the objective's own.
         latent_normalization_strength (`float`, *optional*, defaults to 1.0):
-            alpha in z / ||z||^alpha of the `"l2"` normalisation: 0 is BT, 1 is MBT.
+            alpha in z / ||z||^alpha of the `"l2"` normalization: 0 is BT, 1 is MBT.
         objective_kwargs (`dict`, *optional*):
             Further arguments of the objective, by the names of its function.
         verification_threshold (`float`, *optional*):

@@ -126,7 +126,7 @@ def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
 
 
 def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
-    """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its centre is."""
+    """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its center is."""
     if mask is None or stride == 1:
         return mask
     # Indices, not a slice: to torch.export, a slice with a step ties the graph to even or to odd lengths.

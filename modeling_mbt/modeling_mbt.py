@@ -62,7 +62,7 @@ class MBTForPreTrainingOutput(ModelOutput):
 
 
 class MBTPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and saving of the MBT models."""
+    """Initialization, loading and saving of the MBT models."""
 
     config_class = MBTConfig
     config: MBTConfig
@@ -77,7 +77,7 @@ class MBTPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
-            init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own initialisation of a linear layer
+            init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own initialization of a linear layer
             if module.bias is not None:
                 bound = module.in_features**-0.5
                 init.uniform_(module.bias, -bound, bound)

@@ -70,7 +70,7 @@ def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def _zca_whitened(z: Tensor, sizes: list[int]) -> Tensor:
-    """U ((1 - s) R + s I)^(-1/2) for standardised latents U with correlation matrix R = U^T U / N and shrinkage s.
+    """U ((1 - s) R + s I)^(-1/2) for standardized latents U with correlation matrix R = U^T U / N and shrinkage s.
 
     It equals ((1 - s) U U^T / N + s I)^(-1/2) U, the cheaper form when N < D.
     """
@@ -117,12 +117,12 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z: Tensor, sizes: list[int]) -> Tensor:
         mean = all_reduced(z.sum(0), sizes) / sum(sizes)
-        centred = z - mean
-        centred.sub_(all_reduced(centred.sum(0), sizes) / sum(sizes))  # what rounding a large mean has left
-        largest = centred.abs().amax(0) if len(z) else mean.new_zeros(mean.shape)  # a process may have no rows
+        centered = z - mean
+        centered.sub_(all_reduced(centered.sum(0), sizes) / sum(sizes))  # what rounding a large mean has left
+        largest = centered.abs().amax(0) if len(z) else mean.new_zeros(mean.shape)  # a process may have no rows
         peak = all_reduced(largest, sizes, "MAX")  # without it squares leave float32's range at 1e19 and 1e-19
         peak = torch.where(peak > 0, peak, 1)
-        scaled = centred.div_(peak)
+        scaled = centered.div_(peak)
         deviation = (all_reduced(scaled.square().sum(0), sizes) / sum(sizes)).sqrt()
         varies = peak * deviation > torch.finfo(z.dtype).eps * mean.abs()
         inverse = torch.where(varies, 1 / deviation, 0)

@@ -73,5 +73,5 @@ class UpstreamExpert(nn.Module):
     def _real_frames(self, wavs: Sequence[Tensor], frames: Tensor) -> Tensor:
         """1 in a clip's own frames, else 0, (B, T', 1)."""
         lengths = torch.tensor([len(wav) for wav in wavs], device=frames.device)
-        centres = torch.arange(frames.shape[1], device=frames.device) * self.encoder.samples_per_frame
-        return (centres <= lengths[:, None]).to(frames.dtype).unsqueeze(-1)
+        centers = torch.arange(frames.shape[1], device=frames.device) * self.encoder.samples_per_frame
+        return (centers <= lengths[:, None]).to(frames.dtype).unsqueeze(-1)

@@ -37,7 +37,7 @@ class FrozenEncoder(ABC):
         """Represents the frames of clips: (B, T', H), and True for those of the clip itself, (B, T')."""
 
     @abstractmethod
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """Returns the samples on which the first frames are centered, (num_frames,) float32."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class FrozenEncoder(ABC):
 
     def _real_frames(self, num_frames: int, lengths: Tensor) -> Tensor:
         """True for frames that are centered within the clip, (B, num_frames)."""
-        return self.centres(num_frames).to(lengths.device) <= lengths[:, None]
+        return self.centers(num_frames).to(lengths.device) <= lengths[:, None]
 
 
 class MBTFrozenEncoder(FrozenEncoder):
@@ -80,7 +80,7 @@ class MBTFrozenEncoder(FrozenEncoder):
         """Returns the pooled output."""
         return self._outputs(waveforms, lengths).pooler_output
 
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """Frame t is centered on sample t * stride."""
         return torch.arange(num_frames) * float(self.encoder.samples_per_frame)
 
@@ -100,7 +100,7 @@ class LogMelStatistics(FrozenEncoder):
         self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
 
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the log-mels of each frame and of its neighbours, H = 5 M."""
+        """Returns the log-mels of each frame and of its neighbors, H = 5 M."""
         features, mask = self.extractor.extract(waveforms, lengths)
         silence = 10 * math.log10(self.extractor.power_floor)
         padded = torch.nn.functional.pad(features, (0, 0, CONTEXT_FRAMES, CONTEXT_FRAMES), value=silence)
@@ -112,7 +112,7 @@ class LogMelStatistics(FrozenEncoder):
         mean, *others = _statistics(features, mask)
         return torch.cat([mean, *others, *_statistics(_deltas(features, mask.sum(1)), mask)[1:]], dim=1)
 
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """Windows are centered on multiples of the hop."""
         return torch.arange(num_frames) * float(self.extractor.hop_length)
 
@@ -132,7 +132,7 @@ def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _deltas(features: Tensor, num_frames: Tensor) -> Tensor:
-    """Slope of a line through each frame and the neighbours of its context, ends being repeated: (B, T, M)."""
+    """Slope of a line through each frame and the neighbors of its context, ends being repeated: (B, T, M)."""
     steps = range(1, CONTEXT_FRAMES + 1)
     places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
     last = num_frames[:, None] - 1

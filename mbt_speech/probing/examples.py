@@ -69,9 +69,9 @@ def represent(
 
 
 def label_frames(speech: LabelledSpeech, encoder: FrozenEncoder, counts: np.ndarray) -> np.ndarray:
-    """Returns the class of each frame (F,), that of the segment that holds its centre; `counts` (N,) of each clip."""
+    """Returns the class of each frame (F,), that of the segment that holds its center; `counts` (N,) of each clip."""
     assert speech.segments is not None
-    seconds = encoder.centres(int(counts.max())).numpy() / encoder.sampling_rate
+    seconds = encoder.centers(int(counts.max())).numpy() / encoder.sampling_rate
     return np.concatenate(
         [
             segments.classes_at(seconds[:count], speech.label_names)

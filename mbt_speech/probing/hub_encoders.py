@@ -100,7 +100,7 @@ class WaveformEncoder(HubEncoder):
         alone = not config.is_encoder_decoder and not getattr(config, "add_adapter", False)
         return alone and hasattr(config, "conv_kernel") and hasattr(config, "conv_stride")
 
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """Frame t spans `min_samples` samples from t * stride on."""
         return torch.arange(num_frames) * float(math.prod(self.model.config.conv_stride)) + (self.min_samples - 1) / 2
 
@@ -129,7 +129,7 @@ class PatchEncoder(HubEncoder):
         """Whether it is one."""
         return model.config.model_type == "audio-spectrogram-transformer"
 
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """A patch spans `patch_size` windows, and starts `time_stride` hops after the patch before it."""
         config = self.model.config
         middle = (config.patch_size - 1) / 2
@@ -157,7 +157,7 @@ class WhisperEncoder(HubEncoder):
     def __init__(self, model: PreTrainedModel, extractor: Any):
         super().__init__(getattr(model, "encoder", model), extractor)
 
-    def centres(self, num_frames: int) -> Tensor:
+    def centers(self, num_frames: int) -> Tensor:
         """Windows are centered on multiples of the hop, and the second convolution halves their number."""
         return torch.arange(num_frames) * (2.0 * self.extractor.hop_length)
 

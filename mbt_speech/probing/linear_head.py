@@ -64,7 +64,7 @@ def fit_linear_head(
     """Fit heads of every strength of the L2 penalty, and keep the one that is best on clips it did not learn from.
 
     Of equally accurate ones the likelier is kept, and of equally likely ones the one of the stronger penalty. Features
-    are standardised by the clips to learn from; the head that comes back takes them as they are. A class without such
+    are standardized by the clips to learn from; the head that comes back takes them as they are. A class without such
     a clip is never predicted.
 
     Args:
@@ -213,7 +213,7 @@ def _unscaled(
     num_classes: int,
     inverse_strength: float,
 ) -> LinearHead:
-    """Make a fit on rotated, standardised features of some classes a head on features as they are, of all classes."""
+    """Make a fit on rotated, standardized features of some classes a head on features as they are, of all classes."""
     whole_weight, whole_bias = np.zeros((num_classes, len(np.asarray(scaler.scale_)))), np.full(num_classes, ABSENT)
     whole_weight[seen] = (weight if directions is None else weight @ directions) / scaler.scale_
     whole_bias[seen] = bias - whole_weight[seen] @ np.asarray(scaler.mean_)

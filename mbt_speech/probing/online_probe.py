@@ -19,7 +19,7 @@ from .embeddings import Embedder
 from .encoders import MBTFrozenEncoder
 from .linear_head import fit_linear_head
 
-NUM_NEIGHBOURS = 20
+NUM_NEIGHBORS = 20
 HELD_OUT = 0.2
 BEST_NAME = "best"
 
@@ -97,9 +97,9 @@ def score_probes(speech: LabelledSpeech, features: np.ndarray) -> dict[str, floa
     held_out[select_label_fraction(labels[train], HELD_OUT, seed=0)] = True
     fit, choose = (train, train) if held_out.all() else (train[~held_out], train[held_out])
     head = fit_linear_head(features[fit], labels[fit], features[choose], labels[choose], num_classes)
-    neighbours = KNeighborsClassifier(min(NUM_NEIGHBOURS, len(train)), weights="distance", metric="cosine")
-    neighbours.fit(features[train], labels[train])
-    predictions = {"knn20": neighbours.predict(features[validation]), "linear": head.predict(features[validation])}
+    neighbors = KNeighborsClassifier(min(NUM_NEIGHBORS, len(train)), weights="distance", metric="cosine")
+    neighbors.fit(features[train], labels[train])
+    predictions = {"knn20": neighbors.predict(features[validation]), "linear": head.predict(features[validation])}
     return {
         f"eval_frozen_{name}_accuracy": float((found == labels[validation]).mean())
         for name, found in predictions.items()

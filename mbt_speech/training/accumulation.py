@@ -74,7 +74,7 @@ def backpropagate_mean(
         accelerator: Of `create_accelerator`.
         network: The prepared model.
         micro_batches: Batches of one size.
-        forward: (batch, its number) -> values by name, of which `"loss"` is minimised.
+        forward: (batch, its number) -> values by name, of which `"loss"` is minimized.
 
     Returns:
         The values' means over the micro-batches.

@@ -17,9 +17,9 @@ COLLAPSED_RANK = 1.5
 
 
 def correlation_normalization(config: MBTConfig) -> tuple[str, float]:
-    """Give kind and strength of the normalisation under which the config's latents are correlated."""
+    """Give kind and strength of the normalization under which the config's latents are correlated."""
     kind = config.latent_normalization or OWN_NORMALIZATIONS.get(config.objective, "batch")
-    # A correlation is standardised along the batch, whatever the objective does.
+    # A correlation is standardized along the batch, whatever the objective does.
     return "batch" if kind == "none" else kind, float(config.latent_normalization_strength)
 
 
@@ -52,12 +52,12 @@ def diagnose(accelerator: Accelerator, config: MBTConfig, output: MBTForPreTrain
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """Exp of the entropy of the singular values of centred rows, (N, D) to () float32, at most min(N - 1, D).
+    """Exp of the entropy of the singular values of centered rows, (N, D) to () float32, at most min(N - 1, D).
 
     After Roy and Vetterli (2007); 0 where the rows do not vary at all.
     """
-    centred = rows.double() - rows.double().mean(0)
-    values = torch.linalg.svdvals(centred)
+    centered = rows.double() - rows.double().mean(0)
+    values = torch.linalg.svdvals(centered)
     if values[0] <= torch.finfo(torch.float32).eps * rows.double().abs().max():
         return torch.zeros((), device=rows.device)
     shares = values / values.sum()

@@ -325,9 +325,9 @@ def test_reverberation_falls_by_60_db_in_its_time(reverberation_seconds):
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
-def test_noise_has_its_colour(slope):
+def test_noise_has_its_color(slope):
     log_hz = np.log(np.arange(50, 8000)).astype(np.float32)
-    spectra = [degradation.coloured_noise(slope, log_hz, np.random.default_rng(seed)) for seed in range(50)]
+    spectra = [degradation.colored_noise(slope, log_hz, np.random.default_rng(seed)) for seed in range(50)]
     log_power = np.log(np.mean(np.abs(spectra) ** 2, axis=0))
     assert np.polyfit(log_hz, log_power, 1)[0] == pytest.approx(-slope, abs=0.05)
 

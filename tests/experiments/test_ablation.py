@@ -40,7 +40,7 @@ def test_a_dotted_argument_is_an_entry_of_a_json_object():
 
 def test_a_recipe_with_an_unvaried_axis_or_unknown_entry_is_refused(tmp_path):
     recipe = yaml.safe_load(RECIPES[0].read_text())
-    for change, message in ({"axis": "nothing"}, "nothing"), ({"colour": "red"}, "colour"):
+    for change, message in ({"axis": "nothing"}, "nothing"), ({"color": "red"}, "color"):
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(recipe | change))
         with pytest.raises(ValueError, match=message):
             ablation.read_ablation(tmp_path / "wrong.yaml")

@@ -37,7 +37,7 @@ BOTH = pytest.mark.parametrize("settings", [STRONG, FAITHFUL], ids=["strong", "f
 ALL = pytest.mark.parametrize(
     "settings",
     [STRONG, FAITHFUL, DATA_SET, {"do_normalize": False}, {"padding_value": -7.0}],
-    ids=["strong", "faithful", "data set", "not normalised", "padding value"],
+    ids=["strong", "faithful", "data set", "not normalized", "padding value"],
 )
 
 
@@ -80,8 +80,8 @@ def test_features_agree_with_a_float64_reference(settings):
     expected = reference_features(clip, extractor)
     decibels, _ = extractor.extract(torch.tensor(clip)[None])
     np.testing.assert_allclose(decibels[0], expected, atol=2e-3)
-    normalised = (expected - expected.mean()) / expected.std()
-    np.testing.assert_allclose(features_of(extractor, clip)[0], normalised, rtol=1e-4, atol=1e-4)
+    normalized = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(features_of(extractor, clip)[0], normalized, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

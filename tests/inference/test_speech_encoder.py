@@ -55,7 +55,7 @@ def test_hear_finds_the_sizes_and_the_rate_that_the_model_announces(settings, nu
     assert embeddings.dtype == timestamps.dtype == torch.float32
     step = 1000 * model.samples_per_frame / 16_000
     torch.testing.assert_close(timestamps.diff(dim=1), torch.full_like(timestamps[:, 1:], step))
-    # Every sound is covered to its end, and no frame is centred past it.
+    # Every sound is covered to its end, and no frame is centered past it.
     assert num_samples / 16 - step < timestamps[0, -1] <= num_samples / 16
 
 

@@ -423,8 +423,8 @@ def test_some_latents_reach_the_floor_of_one_sample_fewer():
     # disagree along one direction of samples that is orthogonal to all of it.
     angle = 2 * math.pi / num_dims * torch.outer(torch.arange(1, rank // 2 + 1), torch.arange(num_dims)).double()
     frame = torch.cat([angle.cos(), angle.sin()]) / math.sqrt(rank // 2)
-    centred = torch.randn(num_samples, rank + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    samples = torch.linalg.qr(centred - centred.mean(0)).Q * math.sqrt(num_samples)
+    centered = torch.randn(num_samples, rank + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = torch.linalg.qr(centered - centered.mean(0)).Q * math.sqrt(num_samples)
     z_a = samples[:, :rank] @ frame
     z_b = agreement * z_a + math.sqrt(1 - agreement**2) * samples[:, rank:]
     assert barlow_twins_loss(z_a, z_b, weight).loss == pytest.approx(floor, rel=1e-10)

@@ -93,11 +93,11 @@ def test_statistics_are_of_the_log_mels_and_of_their_slopes():
 def test_frames_cover_a_clip_evenly_from_its_start_to_its_end(encoder):
     waveforms, lengths = padded([16_000, 7_777])
     frames, real = encoder.frames(waveforms, lengths)
-    centres = encoder.centres(frames.shape[1])
-    steps = centres.diff()
+    centers = encoder.centers(frames.shape[1])
+    steps = centers.diff()
     assert (steps == steps[0]).all()
     for row, length in enumerate(lengths.tolist()):
-        own = centres[real[row]]
+        own = centers[real[row]]
         assert 0 <= own[0] <= max(steps[0], 1_400)  # a patch of AST is 0.16 s
         assert length - 1.5 * steps[0] - 1_400 <= own[-1] <= length
 
@@ -126,8 +126,8 @@ def test_frames_of_hub_models_stand_in_the_middle_of_what_they_hear(name, tmp_pa
         change = change.unflatten(0, (-1, frames.shape[1])).sum(0).T
     weights = change.sum(0)  # (T',)
     weights = torch.where(weights > 0.05 * weights.max(), weights, 0)
-    centre = (weights * encoder.centres(frames.shape[1])).sum() / weights.sum()
-    assert abs(centre - 8_000) < encoder.centres(2).diff()[0]
+    center = (weights * encoder.centers(frames.shape[1])).sum() / weights.sum()
+    assert abs(center - 8_000) < encoder.centers(2).diff()[0]
 
 
 def test_a_clip_that_is_shorter_than_a_window_is_followed_by_silence(tmp_path):

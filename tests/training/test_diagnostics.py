@@ -26,14 +26,14 @@ def random(*shape, seed=0):
 
 def test_the_effective_rank_of_equal_singular_values_is_their_number():
     orthogonal = torch.linalg.qr(random(20, 6) - random(20, 6).mean(0)).Q
-    centred = torch.linalg.qr(orthogonal - orthogonal.mean(0)).Q
-    assert float(effective_rank(7 * centred + 3)) == pytest.approx(6, abs=1e-3)
+    centered = torch.linalg.qr(orthogonal - orthogonal.mean(0)).Q
+    assert float(effective_rank(7 * centered + 3)) == pytest.approx(6, abs=1e-3)
     assert float(effective_rank(random(20, 1) * random(1, 6, seed=1))) == pytest.approx(1, abs=1e-3)
     assert float(effective_rank(torch.full((20, 6), 0.3))) == 0
     values = torch.tensor([4.0, 2.0, 1.0])
     shares = values / values.sum()
     expected = math.exp(-sum(float(p) * math.log(float(p)) for p in shares))
-    assert float(effective_rank(centred[:, :3] * values)) == pytest.approx(expected, rel=1e-4)
+    assert float(effective_rank(centered[:, :3] * values)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["bt", "mbt", "vicreg"])

@@ -76,7 +76,7 @@ def record(
     log_hz = _log_frequencies(period)
     voice = np.fft.rfft(speech, half_seconds * (speech_rate // 2))[: log_hz.size]
     voice *= np.fft.rfft(room_impulse_response(room, rng), period)
-    noise = babble(crowd, period, rng) if rng.random() < 0.5 else coloured_noise(room.noise_slope, log_hz, rng)
+    noise = babble(crowd, period, rng) if rng.random() < 0.5 else colored_noise(room.noise_slope, log_hz, rng)
     microphone = microphone_response(room, log_hz)
     voice *= microphone
     noise *= microphone
@@ -125,7 +125,7 @@ def room_impulse_response(room: Room, rng: np.random.Generator) -> np.ndarray:
     return response.astype(np.float32)
 
 
-def coloured_noise(slope: float, log_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def colored_noise(slope: float, log_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw the spectrum of noise whose power falls as 1 / f^slope (0 white, 1 pink, 2 brown)."""
     white = rng.standard_normal((log_hz.size, 2), dtype=np.float32).view(np.complex64)[:, 0]
     return white * np.exp(np.float32(-slope / 2) * log_hz)
