@@ -55,7 +55,10 @@ def main(args: Namespace) -> None:
         raise ValueError(
             f"{args.folder} holds no recordings of {args.set}: name the folder that docs/datasets.md shows."
         )
-    print(f"{len(rows)} recordings: {write_metadata(args.output_dir, rows)}")
+    print(
+        f"{len(rows)} recordings: {write_metadata(args.output_dir, rows)}. They stay where they are: train with "
+        "--allow_outside_paths."
+    )
 
 
 def write_metadata(output_dir: Path, rows: Rows) -> Path:
