@@ -38,16 +38,10 @@ LEAST = {
 }
 
 
-@dataclass
-class RunArguments:
-    """What pre-training and fine-tuning have in common; names and meanings are those of `transformers`' trainers."""
+@dataclass(kw_only=True)
+class DataArguments:
+    """Where recordings come from."""
 
-    output_dir: str = field(
-        metadata={"help": "Folder for the model (config.json, model.safetensors, preprocessor_config.json)."}
-    )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Put the model in the place of another one, and start anew over checkpoints."}
-    )
     dataset_name: str | None = field(
         default=None,
         metadata={"help": "A data set on the Hub, a local folder of parquet files or of `save_to_disk`, or "
@@ -75,6 +69,13 @@ class RunArguments:
         metadata={"help": "What to do with a file that cannot be read: stop, or skip it and list it in bad_audio.txt.",
                   "choices": ["raise", "skip"]},
     )  # fmt: skip
+    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio; 0: threads do."})
+
+
+@dataclass(kw_only=True)
+class OptimizationArguments:
+    """How weights are learned."""
+
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides num_train_epochs if positive."})
     num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(
@@ -101,13 +102,24 @@ class RunArguments:
         default=100, metadata={"help": "Steps of linear warm-up before the cosine decay; at most a tenth of the run."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 is none."})
-    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio; 0: threads do."})
     mixed_precision: str | None = field(
         default=None,
         metadata={"help": "Precision of the network; by default what `accelerate launch` was told. The objective is "
                   "always computed in float32.", "choices": ["no", "fp16", "bf16"]},
     )  # fmt: skip
     torch_compile: bool = field(default=False, metadata={"help": "Compile the network with torch.compile."})
+
+
+@dataclass(kw_only=True)
+class CheckpointArguments:
+    """What a run writes on its way, and where it continues."""
+
+    output_dir: str = field(
+        metadata={"help": "Folder for the model (config.json, model.safetensors, preprocessor_config.json)."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Put the model in the place of another one, and start anew over checkpoints."}
+    )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(
         default="none", metadata={"help": "Tracker.", "choices": ["none", "tensorboard", "wandb", "all"]}
@@ -117,6 +129,12 @@ class RunArguments:
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint folder, or `auto`: the newest below output_dir, if any."}
     )
+
+
+@dataclass(kw_only=True)
+class HubArguments:
+    """Uploads."""
+
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the model to the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, by default output_dir's name."})
     hub_private_repo: bool = field(default=False, metadata={"help": "Create the repository as private."})
@@ -134,6 +152,61 @@ class RunArguments:
         metadata={"help": "Token for the Hub, also for private data sets and models; by default that of "
                   "`hf auth login` or HF_TOKEN. It is written nowhere."},
     )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class StreamArguments:
+    """Data sets read as they come, and mixtures of several."""
+
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the data set as it comes instead of downloading it; needs --max_steps."},
+    )
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "Recordings of a stream from which the next one is drawn."}
+    )
+    interleave_datasets: list[str] = field(
+        default_factory=list, metadata={"help": "Further data sets (names, or folders) to mix in.", "nargs": "+"}
+    )
+    interleave_probabilities: list[float] = field(
+        default_factory=list,
+        metadata={"help": "How often a recording comes from the first data set, the second, ...", "nargs": "+"},
+    )
+
+
+@dataclass(kw_only=True)
+class ProbeArguments:
+    """Probes of the representations while they are learned."""
+
+    eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations."})
+    probe_dataset_name: str | None = field(
+        default=None, metadata={"help": "Labelled data set for the probes; its test part is not touched."}
+    )
+    probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labelled recordings instead."})
+    probe_label_column_name: str = field(default="label", metadata={"help": "The column that the probes predict."})
+    probe_split_column_name: str | None = field(
+        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
+    )
+
+
+@dataclass(kw_only=True)
+class SparsityArguments:
+    """Encoders of few weights."""
+
+    sparsity_method: str | None = field(
+        default=None,
+        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
+                  "choices": SPARSITY_METHODS},
+    )  # fmt: skip
+    density: float = field(
+        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
+    )
+
+
+@dataclass(kw_only=True)
+class RunArguments(HubArguments, CheckpointArguments, OptimizationArguments, DataArguments):
+    """What pre-training and fine-tuning have in common; names and meanings are those of `transformers`' trainers."""
 
     def __post_init__(self):
         for one in fields(self):
@@ -155,8 +228,8 @@ class RunArguments:
             raise ValueError("Say where the audio is: either --train_dir FOLDER or --dataset_name NAME.")
 
 
-@dataclass
-class PretrainArguments(RunArguments):
+@dataclass(kw_only=True)
+class PretrainArguments(SparsityArguments, ProbeArguments, StreamArguments, RunArguments):
     """Arguments of pre-training."""
 
     preset: str = field(
@@ -171,20 +244,6 @@ class PretrainArguments(RunArguments):
         metadata={"help": "Two distortions of one crop, or of two crops of an utterance; by default the preset's.",
                   "choices": ["same_crop", "two_crops"]},
     )  # fmt: skip
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read the data set as it comes instead of downloading it; needs --max_steps."},
-    )
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "Recordings of a stream from which the next one is drawn."}
-    )
-    interleave_datasets: list[str] = field(
-        default_factory=list, metadata={"help": "Further data sets (names, or folders) to mix in.", "nargs": "+"}
-    )
-    interleave_probabilities: list[float] = field(
-        default_factory=list,
-        metadata={"help": "How often a recording comes from the first data set, the second, ...", "nargs": "+"},
-    )
     crop_seconds: float | None = field(default=None, metadata={"help": "Length of a crop; by default the preset's."})
     config_overrides: str | None = field(
         default=None, metadata={"help": "JSON object of further MBTConfig arguments."}
@@ -195,24 +254,6 @@ class PretrainArguments(RunArguments):
     augmentation: str | None = field(
         default=None,
         metadata={"help": "JSON object of MBTAugmentation's arguments instead of the preset's distortions."},
-    )
-    sparsity_method: str | None = field(
-        default=None,
-        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
-                  "choices": SPARSITY_METHODS},
-    )  # fmt: skip
-    eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations."})
-    probe_dataset_name: str | None = field(
-        default=None, metadata={"help": "Labelled data set for the probes; its test part is not touched."}
-    )
-    probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labelled recordings instead."})
-    probe_label_column_name: str = field(default="label", metadata={"help": "The column that the probes predict."})
-    probe_split_column_name: str | None = field(
-        default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
-    )
-    density: float = field(
-        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, data order and distortions."})
 
@@ -244,7 +285,7 @@ class PretrainArguments(RunArguments):
             )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FinetuneArguments(RunArguments):
     """Arguments of fine-tuning."""
 

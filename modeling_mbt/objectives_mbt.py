@@ -134,8 +134,9 @@ def barlow_twins_floor(num_samples: int, num_dims: int, redundancy_loss_weight: 
 
     C is a product of centered matrices of N rows, so its rank is at most r = min(N - 1, D) and the sum of all C_ij^2
     is at least (tr C)^2 / r. With every C_ii equal to c the loss is then at least
-    D (1 - c)^2 + lambda D c^2 (D / r - 1), least at c = 1 / (1 - lambda + lambda D / r), where it is D (1 - c). Unequal C_ii pay only for lambda > 1, where
-    the least is D - r, as at lambda = 1. Some latents reach the floor of N - 1 samples: the bound is tight to that.
+    D (1 - c)^2 + lambda D c^2 (D / r - 1), least at c = 1 / (1 - lambda + lambda D / r), where it is D (1 - c).
+    Unequal C_ii pay only for lambda > 1, where the least is D - r, as at lambda = 1. Some latents reach the floor of
+    N - 1 samples: the bound is tight to that.
 
     Raises:
         ValueError: There are fewer than two samples or no dimension.

@@ -215,7 +215,7 @@ def test_the_card_of_a_classifier_holds_its_results_and_its_code_runs(
     (evaluation,) = card.data.eval_results
     accuracies = [line["accuracy"] for line in results(run) if line["method"] == str(pretrained)]
     assert evaluation.metric_value == pytest.approx(np.mean(accuracies))
-    assert f"| {pretrained.name} | frozen | 1 | {100 * np.mean(accuracies):.1f} ± " in card.content
+    assert f"| {pretrained.name} | frozen | 100 % | {100 * np.mean(accuracies):.1f} ± " in card.content
     assert str(speech_folder.parent) not in card.content
 
 

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 def command_line(cache: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "mbt_speech.corpora.synthetic.corpus", "--size", "tiny", *arguments],
+        [sys.executable, "-m", "mbt_speech", "prepare", "synthetic", "--size", "tiny", *arguments],
         cwd=ROOT,
         env={**os.environ, "HF_DATASETS_CACHE": str(cache)},
         stdout=subprocess.PIPE,

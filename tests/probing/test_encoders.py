@@ -204,7 +204,7 @@ def test_one_command_compares_ours_with_hub_models_and_saves_our_best(
     assert classifier.config.model_type == "mbt"
     assert classifier.config.hidden_size == TINY["frame_hidden_sizes"][-1]
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "| wav2vec2 | frozen | 1 |" in card
+    assert "| wav2vec2 | frozen | 100 % |" in card
     best = max((lines[str(mbt_folder)], lines["random"]), key=lambda line: line["validation_accuracy"])
     assert f"best MBT model on validation: {best['method'].split('/')[-1]}, " in card
 
