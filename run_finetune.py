@@ -217,7 +217,7 @@ class Task:
 def describe_weights(alpha: float | None) -> str:
     """Say which weights between the probe and the fine-tuned network were kept."""
     if alpha == 0:
-        return "the probe, which no fine-tuned weights beat on validation"
+        return "the probe, which no fine-tuned weights clearly beat on validation"
     return "the fine-tuned weights" if alpha == 1 else f"weights {alpha:g} of the way from the probe"
 
 

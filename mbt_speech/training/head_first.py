@@ -7,6 +7,7 @@ rates.
 Axes: N clips, K classes.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def fine_tune_head_first(
 ) -> Classifier:
     """Fit the head, train the whole network from there, and keep the weights between the two that validation prefers.
 
-    The probe wins ties. Where validation clips are few, the probe learns from them too, as it does on a frozen
-    encoder; then, unless the probe was preferred, the network trains once more, on all labelled clips.
+    The probe is left only for weights that are better by more than a standard error. Where validation clips are few,
+    the probe learns from them too, as it does on a frozen encoder; then, unless the probe was preferred, the network
+    trains once more, on all labelled clips.
 
     Args:
         start: (head, positions of clips) -> the training, from this head, on these clips.
@@ -67,7 +69,7 @@ def fine_tune_head_first(
     path = WeightPath(training.model)
     training.run(output_dir, description, uploads)
     path.end_here()
-    alpha, accuracy = path.choose(lambda: training.accuracy_on(validation))
+    alpha, accuracy = path.choose(lambda: training.accuracy_on(validation), len(validation))
     if are_few:
         everything = np.concatenate([train, validation])
         training.accelerator.free_memory()
@@ -133,13 +135,19 @@ class WeightPath:
         }
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
-    def choose(self, measure: Callable[[], float]) -> tuple[float, float]:
-        """Measure at every alpha: the best, of equal ones the nearest to the start, and its value."""
+    def choose(self, accuracy: Callable[[], float], num_clips: int) -> tuple[float, float]:
+        """Choose the alpha of the best accuracy on so many clips, and go to it; gives it and its accuracy.
+
+        Of equal ones it is the nearest to the start, and the start itself unless another is better by more than a
+        standard error.
+        """
         values = {}
         for alpha in ALPHAS:
             self.go_to(alpha)
-            values[alpha] = measure()
+            values[alpha] = accuracy()
         best = max(ALPHAS, key=lambda alpha: values[alpha])
+        if values[best] <= values[0.0] + math.sqrt(values[0.0] * (1 - values[0.0]) / num_clips):
+            best = 0.0
         self.go_to(best)
         return best, values[best]
 

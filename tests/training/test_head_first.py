@@ -33,12 +33,18 @@ def test_both_ends_of_the_line_are_the_networks_and_its_middle_their_mean(path):
 
 
 @pytest.mark.parametrize(
-    ("values", "chosen"), [([5, 5, 5, 5, 5], 0.0), ([5, 4, 6, 6, 3], 0.5), ([1, 2, 3, 4, 5], 1.0)]
+    ("accuracies", "num_clips", "chosen"),
+    [
+        ([0.5, 0.5, 0.5, 0.5, 0.5], 100, 0.0),
+        ([0.5, 0.4, 0.6, 0.6, 0.3], 100, 0.5),
+        ([0.5, 0.4, 0.6, 0.6, 0.3], 20, 0.0),  # a standard error is 0.11
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 100, 1.0),
+    ],
 )
-def test_the_probe_wins_ties_and_the_network_gets_the_weights_that_are_best(path, values, chosen):
+def test_the_probe_is_left_for_weights_that_are_clearly_better(path, accuracies, num_clips, chosen):
     line, start, end = path
-    measured = iter(values)
-    assert line.choose(lambda: next(measured)) == (chosen, max(values))
-    assert len(values) == len(ALPHAS)
+    measured = iter(accuracies)
+    assert line.choose(lambda: next(measured), num_clips) == (chosen, accuracies[ALPHAS.index(chosen)])
+    assert len(accuracies) == len(ALPHAS)
     first, last = start.classifier.weight, end.classifier.weight
     torch.testing.assert_close(line.model.classifier.weight, torch.lerp(first, last, chosen))
