@@ -14,11 +14,11 @@ from mbt_speech.training.output_folder import claim_output_dir
 
 
 def pretraining(folder, **arguments):
-    return PretrainArguments(str(folder), train_dir="x", **arguments)
+    return PretrainArguments(output_dir=str(folder), train_dir="x", **arguments)
 
 
 def fine_tuning(folder, **arguments):
-    return FinetuneArguments(str(folder), train_dir="x", model_name_or_path=["m"], **arguments)
+    return FinetuneArguments(output_dir=str(folder), train_dir="x", model_name_or_path=["m"], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
     code = (
         "import sys; from mbt_speech.arguments import PretrainArguments as A;"
         "from mbt_speech.training.output_folder import claim_output_dir;"
-        "claim_output_dir(A(sys.argv[1], train_dir='x')); print('claimed', flush=True); sys.stdin.read()"
+        "claim_output_dir(A(output_dir=sys.argv[1], train_dir='x')); print('claimed', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
