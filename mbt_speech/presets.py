@@ -13,7 +13,7 @@ from modeling_mbt import MBTConfig
 
 @dataclass(frozen=True)
 class Sound:
-    """What a model hears of a recording while it is pre-trained."""
+    """What a model reads of a recording while it is pre-trained."""
 
     crop_seconds: float
     """Length of a crop."""

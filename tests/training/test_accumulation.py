@@ -17,7 +17,7 @@ from modeling_mbt.named_objectives_mbt import OBJECTIVES
 
 NUM_PAIRS, NUM_FRAMES, NUM_MELS = 24, 12, 16
 # W-MSE whitens 8 dimensions only; SIGReg draws directions unless it is given a seed; the clips have 6 frames, of which
-# CPC foretells 4 and 5 ahead.
+# CPC predicts 4 and 5 ahead.
 SETTINGS = {
     "wmse": {"projector_sizes": [20, 8]},
     "sigreg": {"objective_kwargs": {"seed": 3}},
