@@ -292,7 +292,7 @@ class FinetuneArguments(RunArguments):
     model_name_or_path: list[str] = field(
         default_factory=list,
         metadata={"help": "Pre-trained models (folders or Hub names; with --freeze_encoder also wav2vec 2.0, HuBERT, "
-                  "WavLM and their family, AST, Whisper), and the controls `random` (an encoder as it is initialized), "
+                  "WavLM and alike, AST, Whisper), and the controls `random` (an encoder as it is initialized), "
                   "`supervised` (trained from scratch) and `stats` (log-mel statistics).",
                   "nargs": "+"},
     )  # fmt: skip
