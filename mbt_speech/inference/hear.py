@@ -3,7 +3,7 @@
     hear-validator mbt_speech.inference.hear --model runs/mine
     python -m heareval.embeddings.runner mbt_speech.inference.hear --model runs/mine --tasks-dir tasks
 
-Axes: N sounds, S samples, T' timestamps, H embedding size.
+Axes: N sounds, S samples, T' timestamps, H width of a frame, P width of a pooled representation.
 """
 
 import torch
@@ -24,8 +24,8 @@ class HearModel(SpeechEncoder):
 
     @property
     def scene_embedding_size(self) -> int:
-        """H of one embedding for each sound."""
-        return self.model.config.hidden_size
+        """P of one embedding for each sound."""
+        return self.model.config.pooled_size
 
     @property
     def timestamp_embedding_size(self) -> int:
@@ -57,7 +57,7 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
         model: Of `load_model`.
 
     Returns:
-        (N, H) float32 on the model's device.
+        (N, P) float32 on the model's device.
 
     Raises:
         ValueError: The audio does not have two axes, is shorter than a window, or holds NaN or infinity.
@@ -80,8 +80,7 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
         ValueError: As of `get_scene_embeddings`.
     """
     frames = model(_checked(audio)).last_hidden_state
-    step = MILLISECONDS * model.samples_per_frame / model.sample_rate
-    timestamps = step * torch.arange(frames.shape[1], device=frames.device)
+    timestamps = MILLISECONDS * model.centers(frames.shape[1]).to(frames.device) / model.sample_rate
     return frames, timestamps.expand(len(frames), -1)
 
 

@@ -66,12 +66,7 @@ class UpstreamExpert(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        real = self._real_frames(wavs, last)
+        lengths = torch.tensor([len(wav) for wav in wavs], device=last.device)
+        real = self.encoder.real_frames(last.shape[1], lengths).to(last.dtype).unsqueeze(-1)
         earlier = [torch.relu(output) * real for output in linear_outputs[:-1] if output.shape == last.shape]
         return {"hidden_states": [*earlier, last], "last_hidden_state": last}
-
-    def _real_frames(self, wavs: Sequence[Tensor], frames: Tensor) -> Tensor:
-        """1 in a clip's own frames, else 0, (B, T', 1)."""
-        lengths = torch.tensor([len(wav) for wav in wavs], device=frames.device)
-        centers = torch.arange(frames.shape[1], device=frames.device) * self.encoder.samples_per_frame
-        return (centers <= lengths[:, None]).to(frames.dtype).unsqueeze(-1)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 import modeling_mbt
 from feature_extraction import MBTFeatureExtractor
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
-from modeling_mbt.encoder_mbt import time_stride
+from modeling_mbt.encoder_mbt import frame_center, time_stride
 
 
 def open_checkpoint(
@@ -69,11 +70,25 @@ class SpeechEncoder(nn.Module):
 
     @property
     def samples_per_frame(self) -> int:
-        """Distance between output frames in samples. Frame t is centered on sample t * samples_per_frame.
-
-        Windows are centered on multiples of the hop, and every convolution and pooling pads both sides alike.
-        """
+        """Distance between output frames in samples."""
         return self.extractor.hop_length * time_stride(self.model.config)
+
+    def centers(self, num_frames: int) -> Tensor:
+        """Returns the samples on which the first output frames are centered, (num_frames,) float32.
+
+        Windows of the features are centered on multiples of the hop. The last frame's center may lie past the clip's
+        end, by less than half the distance between frames.
+        """
+        offset = self.extractor.hop_length * frame_center(self.model.config)
+        return torch.arange(num_frames) * float(self.samples_per_frame) + offset
+
+    def real_frames(self, num_frames: int, lengths: Tensor) -> Tensor:
+        """Returns True for the output frames that read a clip of `lengths` (B,) samples, and not padding alone.
+
+        Shape (B, num_frames), on the device of `lengths`.
+        """
+        starts = torch.arange(num_frames, device=lengths.device) * self.samples_per_frame
+        return starts <= lengths[:, None]
 
     def forward(self, waveforms: Tensor | Sequence[Any], lengths: Tensor | None = None) -> Any:
         """Represents clips, on the encoder's device.

@@ -74,15 +74,15 @@ class MBTFrozenEncoder(FrozenEncoder):
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the last hidden states."""
         frames = self._outputs(waveforms, lengths).last_hidden_state
-        return frames, self._real_frames(frames.shape[1], lengths)
+        return frames, self.encoder.real_frames(frames.shape[1], lengths)
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Returns the pooled output."""
         return self._outputs(waveforms, lengths).pooler_output
 
     def centers(self, num_frames: int) -> Tensor:
-        """Frame t is centered on sample t * stride."""
-        return torch.arange(num_frames) * float(self.encoder.samples_per_frame)
+        """Returns what `SpeechEncoder.centers` does."""
+        return self.encoder.centers(num_frames)
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights, settings and features."""

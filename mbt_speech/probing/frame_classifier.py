@@ -26,13 +26,12 @@ HEAD_NAME = "frame_head.safetensors"
 
 
 class FrameClassifier(nn.Module):
-    """Names the class of every frame; frame t is centered on sample t * `samples_per_frame`."""
+    """Names the class of every frame; `centers` says where they are."""
 
     def __init__(self, encoder: SpeechEncoder, head: nn.Linear):
         super().__init__()
         self.encoder, self.head = encoder, head
         self.label_names = list((encoder.model.config.id2label or {}).values())
-        self.samples_per_frame = encoder.samples_per_frame
 
     @classmethod
     def from_head(
@@ -59,6 +58,10 @@ class FrameClassifier(nn.Module):
         """Saves the encoder and the head; an extractor belongs beside them."""
         self.encoder.model.save_pretrained(folder)
         save_file(self.head.state_dict(), Path(folder, HEAD_NAME))
+
+    def centers(self, num_frames: int) -> Tensor:
+        """Returns the samples on which the first frames are centered, (num_frames,) float32."""
+        return self.encoder.centers(num_frames)
 
     def forward(self, waveforms: Tensor | Sequence[Tensor]) -> Tensor:
         """Returns logits (B, T', K) of waveforms, as `SpeechEncoder` takes them: (B, S), or B tensors."""

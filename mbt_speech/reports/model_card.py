@@ -54,8 +54,9 @@ from mbt_speech.probing.frame_classifier import FrameClassifier
 
 classifier = FrameClassifier.from_pretrained("{name}")
 waveform = torch.zeros({sampling_rate})  # mono, {sampling_rate} Hz
-classes = classifier([waveform]).argmax(-1)[0]  # one every classifier.samples_per_frame samples
-print([classifier.label_names[k] for k in classes])"""
+classes = classifier([waveform]).argmax(-1)[0]
+seconds = classifier.centers(len(classes)) / {sampling_rate}
+print([(round(float(at), 3), classifier.label_names[k]) for at, k in zip(seconds, classes)])"""
 
 
 def write_pretraining_card(

@@ -185,8 +185,9 @@ def test_the_saved_classifier_names_frames_and_its_card_runs(tone_folder, tmp_pa
         waveform = torch.from_numpy(sf.read(tone_folder / row["file_name"], dtype="float32")[0])
         with torch.no_grad():
             found = classifier([waveform])[0].argmax(-1)
+        centers = classifier.centers(len(found))
         for frame, named in enumerate(found.tolist()):
-            seconds = frame * classifier.samples_per_frame / SAMPLING_RATE
+            seconds = float(centers[frame]) / SAMPLING_RATE
             for segment in row["phonetic_detail"]:
                 if segment["start"] <= seconds < segment["end"]:
                     right, total = right + (classifier.label_names[named] == segment["label"]), total + 1

@@ -11,11 +11,12 @@ from mbt_speech.inference.hear import get_scene_embeddings, get_timestamp_embedd
 from mbt_speech.inference.s3prl_upstream import UpstreamExpert
 from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
-from tests.support.models import SMALL_BOTTLENECK, TINY, stir
+from tests.support.models import SMALL_BOTTLENECK, SMALL_MAX_POOL, TINY, stir
 from tests.support.sounds import SAMPLING_RATE, chirp
 
 TWO_LAYERS = {**TINY, "frame_hidden_sizes": [12, 12]}
-ENCODERS = pytest.mark.parametrize("settings", [TWO_LAYERS, SMALL_BOTTLENECK], ids=["plain", "bottleneck"])
+SETTINGS = {"plain": TWO_LAYERS, "bottleneck": SMALL_BOTTLENECK, "max_pool": SMALL_MAX_POOL}
+ENCODERS = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 LENGTHS = (16_000, 400, 7_777)
 
 
@@ -55,8 +56,9 @@ def test_hear_finds_the_sizes_and_the_rate_that_the_model_announces(settings, nu
     assert embeddings.dtype == timestamps.dtype == torch.float32
     step = 1000 * model.samples_per_frame / 16_000
     torch.testing.assert_close(timestamps.diff(dim=1), torch.full_like(timestamps[:, 1:], step))
-    # Every sound is covered to its end, and no frame is centered past it.
-    assert num_samples / 16 - step < timestamps[0, -1] <= num_samples / 16
+    # Every sound is covered to its end, and every frame reads some of it.
+    assert num_samples / 16 - step < timestamps[0, -1] - timestamps[0, 0] <= num_samples / 16
+    assert 0 <= timestamps[0, 0] < step / 2
 
 
 @ENCODERS
@@ -92,7 +94,7 @@ def test_an_upstream_gives_a_clip_the_same_frames_alone_and_in_a_batch(settings,
     upstream = UpstreamExpert(save(tmp_path, settings)).eval()
     wavs = voices(LENGTHS)
     batch = upstream(wavs)
-    assert len(batch["hidden_states"]) == max(1, len(settings["frame_hidden_sizes"]))
+    assert len(batch["hidden_states"]) == (2 if settings is TWO_LAYERS else 1)
     for clip, wav in enumerate(wavs):
         alone = upstream([wav])
         for layer, layer_alone in zip(batch["hidden_states"], alone["hidden_states"], strict=True):
@@ -138,3 +140,12 @@ def test_another_kind_of_checkpoint_is_refused(tmp_path):
     MBTConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a BertModel"):
         SpeechEncoder.from_pretrained(tmp_path)
+
+
+@ENCODERS
+def test_the_frames_that_count_as_real_are_those_that_the_encoder_does_not_mask(settings, tmp_path):
+    encoder = SpeechEncoder.from_pretrained(save(tmp_path, settings))
+    step = encoder.samples_per_frame
+    lengths = torch.tensor([20 * step, 9 * step - 1, 9 * step, 9 * step + step // 2, 400])
+    frames = encoder(voices(lengths.tolist())).last_hidden_state
+    assert torch.equal(encoder.real_frames(frames.shape[1], lengths), frames.any(-1))
