@@ -404,25 +404,6 @@ def test_a_wrong_command_line_is_refused_with_what_to_do(script, words, message,
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_micro_batches(speech_folder, tmp_path):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-                "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    root = Path(run_pretrain.__file__).parent
-    words = ["--train_dir", str(speech_folder), "--per_device_train_batch_size", "3", "--max_steps", "3"]
-    script = [str(root / "run_pretrain.py"), *TINY_RUN, *words, "--gradient_accumulation_steps", "2"]
-    done = subprocess.run(
-        [*launcher, *script, "--output_dir", str(tmp_path / "two")], cwd=root, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    one = pretrain(tmp_path / "one", *words, "--gradient_accumulation_steps", "4")
-    assert len(losses(one)) == 3
-    np.testing.assert_allclose(losses(tmp_path / "two"), losses(one), rtol=1e-5)
-    assert "3 steps of 12 pairs" in done.stdout
-    assert AutoModelForPreTraining.from_pretrained(tmp_path / "two").num_parameters() > 0
-
-
-@pytest.mark.slow
 def test_a_sparse_run_resumes_bit_for_bit_and_stays_sparse_in_fine_tuning(speech_folder, tmp_path):
     words = ["--train_dir", speech_folder, "--sparsity_method", "rigl", "--density", "0.25", "--save_steps", "1"]
     words += ["--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "5"]

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import psutil
+import torch
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
@@ -74,6 +75,7 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
     except OSError as error:
         raise CheckpointError(f"--output_dir {args.output_dir} cannot be written to: {error}.") from None
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or else each of torchrun's processes takes itself for the only one
         mixed_precision=args.mixed_precision,
         dynamo_backend="inductor" if args.torch_compile else None,
         # Ours is exact; accelerate's own would divide losses on top of it.

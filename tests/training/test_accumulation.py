@@ -95,7 +95,8 @@ def test_so_they_do_under_every_normalization_that_looks_along_the_batch(kind):
 
 
 def test_so_they_do_in_float32():
-    compare([6] * 4, build("mbt", dtype=torch.float32), dtype=torch.float32, tolerance=1e-5)
+    # Sums in another order differ by 4e-7; the statistics of each micro-batch alone would by more than 1.
+    compare([6] * 4, build("mbt", dtype=torch.float32), dtype=torch.float32, tolerance=1e-4)
 
 
 def one_graph(model, sizes, views):
@@ -139,7 +140,7 @@ def test_bfloat16_autocast_gives_what_one_graph_under_it_gives():
     losses, gradients = losses_and_gradients(
         accelerator, accelerator.prepare(model), micro_batches(sizes, make_views(torch.float32))
     )
-    torch.testing.assert_close(losses, reference[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses, reference[0], rtol=1e-4, atol=0)
     for name, gradient in gradients.items():  # autocast adds the gradients of one graph up in bfloat16
         rounding = torch.finfo(torch.bfloat16).eps * float(gradient.abs().max())
         torch.testing.assert_close(gradient, reference[1][name], rtol=0, atol=4 * rounding)

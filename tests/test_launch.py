@@ -1,0 +1,59 @@
+"""The ways to start a run: `python`, `accelerate launch` and `torchrun`, of one process and of two."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForPreTraining
+
+import run_pretrain
+from mbt_speech.training.run_log import read_log
+from tests.support.runs import TINY_RUN
+
+ROOT = Path(run_pretrain.__file__).parent
+ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"]  # fmt: skip
+LAUNCHERS = {"accelerate": ACCELERATE, "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]}
+
+
+def start(launcher, speech_folder, output_dir, *words):
+    """Run to the end; what was printed."""
+    script = [str(ROOT / "run_pretrain.py"), *TINY_RUN, "--train_dir", str(speech_folder), "--max_steps", "3"]
+    script += ["--per_device_train_batch_size", "3", "--output_dir", str(output_dir), *words]
+    done = subprocess.run([sys.executable, *launcher, *script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def losses(output_dir):
+    return [line["loss"] for line in read_log(output_dir)]
+
+
+@pytest.fixture(scope="module")
+def alone(speech_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    assert "3 steps of 12 pairs" in start([], speech_folder, folder, "--gradient_accumulation_steps", "4")
+    assert len(losses(folder)) == 3
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_as_one_with_twice_the_micro_batches(launcher, alone, speech_folder, tmp_path):
+    words = ["--gradient_accumulation_steps", "2"]
+    assert "3 steps of 12 pairs" in start([*LAUNCHERS[launcher], "2"], speech_folder, tmp_path, *words)
+    # One network, one batch: float32 sums in another order. Adam's first steps have the size of the learning rate
+    # however small a gradient is, so that they enlarge that rounding. Statistics of each process alone would change
+    # the first loss by a fifth, gradients of each process alone the second by a twenty-fifth.
+    np.testing.assert_allclose(losses(tmp_path)[0], losses(alone)[0], rtol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-3)
+    assert AutoModelForPreTraining.from_pretrained(tmp_path).num_parameters() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher_of_one_process_changes_nothing(launcher, alone, speech_folder, tmp_path):
+    start([*LAUNCHERS[launcher], "1"], speech_folder, tmp_path, "--gradient_accumulation_steps", "4")
+    assert (tmp_path / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
