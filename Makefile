@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFORMANCE := $(VENV)/sdist
+DOCS := $(VENV)/.docs
 
-.PHONY: help demo real ablation report test test-fast lint bench clean
+.PHONY: help demo real ablation report test test-fast lint docs bench clean
 
 help:
 	@echo "make demo   pre-train and fine-tune on the built-in synthetic corpus, offline, in minutes (runs/demo)"
@@ -15,6 +16,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make test-fast   run those that take no longer than a minute together"
 	@echo "make lint   ruff and pyright"
+	@echo "make docs   build the pages of docs/ and the reference into site/, and check their links"
 	@echo "make bench  measure objectives and features against what people would use instead"
 
 demo: $(READY)
@@ -40,6 +42,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: $(READY) $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks.objectives
 	$(BIN)/python -m benchmarks.features
@@ -52,6 +57,10 @@ $(CONFORMANCE): $(READY)
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary transformers --constraint constraints.txt \
 		--dest $@ transformers || echo "Offline: transformers' own tests are skipped."
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch $@
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -61,4 +70,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -84,8 +84,8 @@ class MBTConfig(PreTrainedConfig):
             Cosine of two representations from which on their recordings count as one speaker's.
 
     Raises:
-        `ValueError` (as `StrictDataclassClassValidationError`): the lists of the stages differ in length, a size or
-        a stride is not positive, or the frequency axis vanishes.
+        ValueError: The lists of the stages differ in length, a size or a stride is not positive, or the frequency axis
+            vanishes; it comes as `StrictDataclassClassValidationError`.
     """
 
     model_type = "mbt"
