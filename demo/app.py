@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> None:
     """Opens the models and serves the page."""
     args = parse_args(argv)
     logging.disable_progress_bar()  # of loading the weights
-    encoder = Recognizer(SpeechEncoder.from_pretrained(args.encoder, args.device))
+    encoder = Recognizer(SpeechEncoder.from_pretrained(args.encoder, args.device), max_windows=1)
     classifier = None
     if args.classifier:
-        classifier = Recognizer(SpeechClassifier.from_pretrained(args.classifier, args.device))
+        classifier = Recognizer(SpeechClassifier.from_pretrained(args.classifier, args.device), max_windows=1)
     names = " · ".join(shown_name(name) for name in (args.encoder, args.classifier) if name)
     build_page(encoder, classifier, names).launch(theme=THEME, css=CSS, footer_links=[])
 
@@ -104,7 +104,7 @@ def build_page(encoder: Recognizer, classifier: Recognizer | None, names: str) -
             "# Speech, without labels\n"
             "MBT is an encoder that has learned from unlabeled recordings, by making two distorted views of the same "
             "sound alike. Try it on yours: the first "
-            f"{encoder.max_length_seconds:g} seconds of each recording count."
+            f"{encoder.window_seconds:g} seconds of each recording count."
         )
         if classifier is not None:
             with gr.Tab("Classify"):

@@ -1,18 +1,24 @@
 """What a user can cause, said in one sentence on stderr; a traceback is for what only a bug of ours can cause."""
 
 import importlib
+import json
 import os
+import re
 import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 DEBUG = "--debug"
 DEBUG_HELP = "show the traceback of an error"
 EXIT_CODE = 2
+HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+LOCAL_FOLDERS = ("runs",)
+"""Where the scripts' examples write to: what is named so and is not there was never trained, or elsewhere."""
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, subprocess.CalledProcessError)
 
 
@@ -25,11 +31,17 @@ def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except USER_ERRORS as error:
-        if DEBUG in (sys.argv if words is None else words):
+    except Exception as error:
+        if not _is_users(error) or DEBUG in (sys.argv if words is None else words):
             raise
         print(redact(as_sentence(error)), file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether a user can cause an error; configs of models are checked when they are opened."""
+    bases = {base.__name__ for base in type(error).__mro__}  # by name: the Hub's client takes its time to import
+    return isinstance(error, USER_ERRORS) or "StrictDataclassError" in bases
 
 
 class OneSentence(ArgumentParser):
@@ -55,7 +67,39 @@ def as_sentence(error: BaseException) -> str:
         return f"The command above ended with exit code {error.returncode}."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
-    return str(error)
+    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
+        return as_sentence(error.__cause__)  # without the name of the check that a config has not passed
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # transformers and the Hub's client follow the fault with paragraphs of advice.
+    return lines[0] if isinstance(error, OSError) else " ".join(line.strip() for line in lines)
+
+
+def check_model_name(name: str | Path) -> None:
+    """Refuses what is no checkpoint's folder and looks like none on the Hub, before the Hub is asked for minutes.
+
+    Raises:
+        ValueError: The folder does not exist or holds no model, or the name is not of the form owner/name.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"The folder {name} holds no model: it has no config.json.")
+        for file in (path / "config.json", path / "preprocessor_config.json"):
+            if file.is_file() and not _is_json_object(file):
+                raise ValueError(f"{file} is damaged: it holds no JSON object.")
+        return
+    if path.exists():
+        raise ValueError(f"{name} is a file: name the folder of a model.")
+    owner, *rest = str(name).split("/")
+    if not re.fullmatch(HUB_NAME, str(name)) or owner in LOCAL_FOLDERS or (rest and Path(owner).is_dir()):
+        raise ValueError(f"There is no model folder {name}: name one, or a model on the Hub as owner/name.")
+
+
+def _is_json_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def require(module: str, extra: str | None, purpose: str) -> ModuleType:

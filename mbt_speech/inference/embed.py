@@ -2,33 +2,50 @@
 
     mbt embed runs/mine recordings/ --output embeddings.npz
 
-A .npz file holds `files` (N,) and `embeddings` (N, H); a table has a row for each recording.
+A .npz file holds `files` (N,) and `embeddings` (N, H); a table has a row for each recording. With `--each_window` both
+hold `start_seconds` and `end_seconds` too, and a recording that is longer than a window has several rows.
 """
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .sound_files import add_recordings, add_shared_arguments, find_recordings, open_recognizer, write_table
+from .output_files import TABLE_SUFFIXES, add_output, check_output, printable, write_table, write_whole
+from .sound_files import (
+    add_recordings,
+    add_shared_arguments,
+    check_headers,
+    find_recordings,
+    open_recognizer,
+    report_bad_audio,
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_shared_arguments(parser)
     add_recordings(parser)
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    add_output(parser, required=True, help="file to write")
 
 
 def main(args: Namespace) -> None:
     """Writes the representation of every recording."""
-    files, embeddings = open_recognizer(args).embed(find_recordings(args.recordings))
+    check_output(args.output, (".npz", *TABLE_SUFFIXES))
+    recordings = find_recordings(args.recordings)
+    check_headers(recordings, args.on_bad_audio)
+    recognizer = open_recognizer(args)
+    windows = recognizer.embed_windows(recordings)
+    files, embeddings = (windows.files, windows.values) if args.each_window else windows.averaged()
+    columns: dict[str, Any] = {"files": np.array([printable(file) for file in files])}
+    if args.each_window:
+        columns |= {"start_seconds": windows.starts, "end_seconds": windows.ends}
     if args.output.suffix == ".npz":
-        np.savez_compressed(args.output, files=np.array([str(file) for file in files]), embeddings=embeddings)
+        write_whole(args.output, lambda file: np.savez_compressed(file, **columns, embeddings=embeddings))
     else:
-        rows = [
-            {"file": str(file), **{f"embedding_{i}": float(x) for i, x in enumerate(row)}}
-            for file, row in zip(files, embeddings, strict=True)
-        ]
-        write_table(args.output, rows)
+        columns = {"file": columns.pop("files"), **columns}
+        columns |= {f"embedding_{i}": column for i, column in enumerate(embeddings.T)}
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        write_table(args.output, [dict(zip(columns, row, strict=True)) for row in rows])
     print(f"{len(files)} embeddings of {embeddings.shape[1]} numbers are in {args.output}.")
+    report_bad_audio(args, recognizer.left_out, str(args.output))

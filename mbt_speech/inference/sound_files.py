@@ -2,56 +2,88 @@
 
 It takes no more than opening a checkpoint does: neither `datasets` nor torchaudio nor FFmpeg.
 
-Axes: N recordings, B recordings of a batch, H features of a representation, K classes.
+Axes: N recordings, W windows of all of them, S samples, H features of a representation, K classes.
 """
 
-import csv
+import math
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from feature_extraction import BadAudioError, to_waveform
 from feature_extraction.sound_sources import AUDIO_SUFFIXES
-from mbt_speech.user_errors import require
+from feature_extraction.speech import recording_seconds
 
 from .speech_encoder import SpeechEncoder
 
-Rows = list[dict[str, Any]]
+WINDOW_SECONDS = 20.0
+MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS = 0.1, 3_600.0
 
 
 def add_shared_arguments(parser: ArgumentParser) -> None:
     """Adds what the commands that open a checkpoint have in common."""
     parser.add_argument("model_name_or_path", help="a folder, or a name on the Hub")
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
-    parser.add_argument("--batch_size", type=int, default=16, help="recordings computed at a time (default: 16)")
     parser.add_argument(
-        "--max_length_seconds", type=float, default=20.0, help="longer recordings are cut to this (default: 20)"
+        "--batch_size", type=whole_number, default=16, help="windows of recordings computed at a time (default: 16)"
     )
     parser.add_argument(
-        "--on_bad_audio", choices=["raise", "skip"], default="raise", help="stop (the default), or leave the file out"
+        "--window_seconds",
+        type=_seconds,
+        default=WINDOW_SECONDS,
+        help="longer recordings are computed in equal windows that are no longer than this, and their outputs "
+        "averaged (default: 20)",
+    )
+    parser.add_argument(
+        "--on_bad_audio",
+        choices=["raise", "skip"],
+        default="raise",
+        help="refuse to start where a header tells of a bad file, and end with an error where one shows later (the "
+        "default); or leave such files out",
     )
 
 
 def add_recordings(parser: ArgumentParser) -> None:
-    """Adds the argument that names recordings."""
+    """Adds the arguments that name recordings, and that ask for a row for each window."""
     parser.add_argument("recordings", nargs="+", help="sound files, and folders of them")
+    parser.add_argument(
+        "--each_window", action="store_true", help="a row for each window, with its times, and no mean over them"
+    )
+
+
+def whole_number(text: str) -> int:
+    """Reads a number of things of which there must be one at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a whole number of at least 1 and is {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not MIN_WINDOW_SECONDS <= seconds <= MAX_WINDOW_SECONDS:
+        raise ArgumentTypeError(
+            f"must lie between {MIN_WINDOW_SECONDS:g} and {MAX_WINDOW_SECONDS:g} seconds and is {text!r}"
+        )
+    return seconds
 
 
 def open_recognizer(args: Namespace, encoder_class: type[SpeechEncoder] = SpeechEncoder) -> "Recognizer":
-    """Opens the checkpoint that `add_shared_arguments` asked for."""
-    logging.disable_progress_bar()  # of loading the weights
+    """Opens the checkpoint that `add_shared_arguments` asked for; `report_bad_audio` tells what was left out."""
     return Recognizer(
         encoder_class.from_pretrained(args.model_name_or_path, args.device),
         batch_size=args.batch_size,
-        max_length_seconds=args.max_length_seconds,
-        on_bad_audio=args.on_bad_audio,
+        window_seconds=args.window_seconds,
+        on_bad_audio="skip",
     )
 
 
@@ -70,14 +102,61 @@ def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def check_headers(recordings: Sequence[Path], on_bad_audio: str) -> None:
+    """Looks at every header before the work begins, unless bad recordings are left out.
+
+    Raises:
+        BadAudioError: A recording is missing, or its header tells that it is bad.
+    """
+    for recording in recordings if on_bad_audio == "raise" else ():
+        recording_seconds(recording)
+
+
+def report_bad_audio(args: Namespace, left_out: Sequence[BadAudioError], where: str) -> None:
+    """Says after the work how many recordings it lacks.
+
+    Raises:
+        ValueError: There are some, and they were not to be left out.
+    """
+    if not left_out:
+        return
+    number = "1 recording is" if len(left_out) == 1 else f"{len(left_out)} recordings are"
+    if args.on_bad_audio == "raise":
+        raise ValueError(f"{number} bad, as said above, and left out; {where} holds all others.")
+    print(f"{number} bad, as said above, and left out.", file=sys.stderr)
+
+
+class Windows(NamedTuple):
+    """What was computed, a row for each window, in the order of the recordings."""
+
+    files: list[Path]
+    """Of which recording, (W,)."""
+    starts: np.ndarray
+    """In seconds, (W,)."""
+    ends: np.ndarray
+    """In seconds, (W,)."""
+    values: np.ndarray
+    """(W, H) or (W, K) float32."""
+
+    def averaged(self) -> tuple[list[Path], np.ndarray]:
+        """Returns the recordings (N,), and the mean over the windows of each, (N, H) or (N, K)."""
+        first = np.flatnonzero(self.starts == 0)
+        counts = np.diff(first, append=len(self.files))
+        return [self.files[row] for row in first], np.add.reduceat(self.values, first) / counts[:, None]
+
+
 class Recognizer:
     """Embeds and classifies sound files.
 
     Args:
         encoder: A `SpeechEncoder` to embed, a `SpeechClassifier` to classify.
-        batch_size: Recordings that are computed at a time.
-        max_length_seconds: Longer recordings are cut to this.
+        batch_size: Windows that are computed at a time.
+        window_seconds: Longer recordings are computed in equal windows, none of which is longer than this.
+        max_windows: What lies beyond so many windows of a recording is not read; by default everything is.
         on_bad_audio: "raise", or "skip" to leave out what cannot be read, with a line on stderr.
+
+    Attributes:
+        left_out: What was wrong with the recordings that "skip" left out.
     """
 
     def __init__(
@@ -85,75 +164,90 @@ class Recognizer:
         encoder: SpeechEncoder,
         *,
         batch_size: int = 16,
-        max_length_seconds: float = 20.0,
+        window_seconds: float = WINDOW_SECONDS,
+        max_windows: int | None = None,
         on_bad_audio: str = "raise",
     ):
         self.encoder, self.batch_size, self.on_bad_audio = encoder, batch_size, on_bad_audio
-        self.max_length_seconds = max_length_seconds
+        self.window_seconds, self.max_seconds = window_seconds, window_seconds * (max_windows or math.inf)
+        self.left_out: list[BadAudioError] = []
 
     def embed(self, recordings: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
         """Represents recordings: those that could be read, and their representations (N, H) float32."""
-        files, outputs = self._run(recordings, lambda output: output.pooler_output)
-        return files, outputs
+        return self.embed_windows(recordings).averaged()
 
-    def predict(self, recordings: Sequence[Path], top_k: int = 5) -> tuple[list[Path], list[Rows]]:
+    def embed_windows(self, recordings: Sequence[Path]) -> Windows:
+        """Represents the windows of recordings, (W, H)."""
+        return self._run(recordings, lambda output: output.pooler_output)
+
+    def predict(self, recordings: Sequence[Path], top_k: int = 5) -> tuple[list[Path], list[list[dict[str, Any]]]]:
         """Classifies recordings: those that could be read, and for each what `pipeline` gives.
 
         That is `[{"score": ..., "label": ...}, ...]`, the most probable class first, `top_k` of them at most.
         """
-        files, probabilities = self._run(recordings, lambda output: output.logits.float().softmax(1))
+        files, probabilities = self.predict_windows(recordings).averaged()
+        return files, self.name_classes(probabilities, top_k)
+
+    def predict_windows(self, recordings: Sequence[Path]) -> Windows:
+        """Computes the probabilities of the classes in the windows of recordings, (W, K)."""
+        return self._run(recordings, lambda output: output.logits.float().softmax(1))
+
+    def name_classes(self, probabilities: np.ndarray, top_k: int) -> list[list[dict[str, Any]]]:
+        """Names the most probable classes of each row (..., K), as `predict` does."""
         names: Any = self.encoder.model.config.id2label
-        return files, [
+        return [
             [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]
             for row in probabilities
         ]
 
     @torch.no_grad()
-    def _run(self, recordings: Sequence[Path], choose: Callable[[Any], torch.Tensor]) -> tuple[list[Path], np.ndarray]:
-        files, rows = [], []
+    def _run(self, recordings: Sequence[Path], choose: Callable[[Any], torch.Tensor]) -> Windows:
+        windows, values = [], []
+        bad: dict[int, BadAudioError] = {}
         with tqdm(total=len(recordings), desc="Recordings", unit="file", disable=len(recordings) < 2) as bar:
-            for batch, waveforms in self._batches(recordings, bar):
-                rows.append(choose(self.encoder(waveforms)).float().cpu().numpy())
-                files += batch
-        if not rows:
+            for batch in self._batches(recordings, bad, bar):
+                values.append(choose(self.encoder([waveform for *_, waveform in batch])).float().cpu().numpy())
+                windows += [window[:3] for window in batch]
+        self.left_out += bad.values()
+        kept = [row for row, (number, *_) in enumerate(windows) if number not in bad]  # damage may show in a later one
+        if not kept:
             raise ValueError("None of the recordings can be read.")
-        return files, np.concatenate(rows)
+        numbers, starts, ends = zip(*(windows[row] for row in kept), strict=True)
+        files = [recordings[number] for number in numbers]
+        return Windows(files, np.array(starts), np.array(ends), np.concatenate(values)[kept])
 
-    def _batches(self, recordings: Sequence[Path], bar: tqdm) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
-        files, waveforms = [], []
-        for number, recording in enumerate(recordings, 1):
-            bar.update()
+    def _batches(
+        self, recordings: Sequence[Path], bad: dict[int, BadAudioError], bar: tqdm
+    ) -> Iterator[list[tuple[int, float, float, np.ndarray]]]:
+        """Yields windows: the number of their recording, start and end in seconds, and waveform (S,)."""
+        batch = []
+        for number, recording in enumerate(recordings):
             try:
-                waveforms.append(self._read(recording))
-                files.append(recording)
+                for window in self._windows(recording):
+                    batch.append((number, *window))
+                    if len(batch) == self.batch_size:
+                        yield batch
+                        batch = []
             except BadAudioError as error:
                 if self.on_bad_audio == "raise":
                     raise
-                print(f"{error} It is left out.", file=sys.stderr)
-            if files and (len(files) == self.batch_size or number == len(recordings)):
-                yield files, waveforms
-                files, waveforms = [], []
+                bad[number] = error
+                tqdm.write(f"{error} It is left out.", file=sys.stderr)
+            bar.update()
+        if batch:
+            yield batch
 
-    def _read(self, recording: Path) -> np.ndarray:
+    def _windows(self, recording: Path) -> Iterator[tuple[float, float, np.ndarray]]:
         rate = self.encoder.sampling_rate
         least = self.encoder.extractor.win_length / rate
-        return to_waveform(recording, rate, duration_seconds=self.max_length_seconds, min_seconds=least)
-
-
-def write_table(path: Path, rows: Rows) -> None:
-    """Writes rows of one kind to a .csv or .parquet file.
-
-    Raises:
-        ValueError: The name ends otherwise.
-        ImportError: pandas is not installed, which parquet takes.
-    """
-    if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".parquet":
-        require("pyarrow", "train", "A .parquet file")
-        require("pandas", "train", "A .parquet file").DataFrame(rows).to_parquet(path)
-    else:
-        raise ValueError(f"--output {path} must end in .csv or .parquet (or .npz for embeddings).")
+        first = to_waveform(recording, rate, duration_seconds=self.window_seconds, min_seconds=least)
+        seconds = len(first) / rate
+        if seconds >= self.window_seconds < self.max_seconds:  # there may be more than was read
+            seconds = min(max(seconds, recording_seconds(recording)), self.max_seconds)
+        number = math.ceil(seconds / self.window_seconds)
+        if number == 1:
+            yield 0.0, seconds, first
+            return
+        times = [round(seconds * rate * window / number) / rate for window in range(number + 1)]
+        for start, end in pairwise(times):
+            yield start, end, to_waveform(recording, rate, start_seconds=start, duration_seconds=end - start)

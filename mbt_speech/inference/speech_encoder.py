@@ -3,17 +3,26 @@
 Axes: B clips, S samples, T' output frames, H hidden size, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers.utils import logging
 
 import modeling_mbt
 from feature_extraction import MBTFeatureExtractor
+from mbt_speech.user_errors import as_sentence, check_model_name
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
 from modeling_mbt.encoder_mbt import frame_center, time_stride
+
+# What files end in that somebody else wrote: values of other types, weights of other shapes, half a file.
+UNREADABLE = (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError, KeyError)
 
 
 def open_checkpoint(
@@ -25,16 +34,54 @@ def open_checkpoint(
         model_name_or_path: What `from_pretrained` opens: a folder, or the name of a model on the Hub.
 
     Raises:
-        OSError: There is no checkpoint, or no `preprocessor_config.json` beside it.
-        ValueError: The checkpoint is not one of an MBT model.
+        OSError: There is no such checkpoint on the Hub, or no weights in the folder.
+        ValueError: There is no such folder, or it does not hold an MBT model with all its weights and its extractor.
     """
-    config = MBTConfig.from_pretrained(model_name_or_path)
-    name = (config.architectures or ["MBTModel"])[0]
-    if name not in modeling_mbt.__all__:
-        raise ValueError(f"{model_name_or_path} holds a {name}: give the folder of an MBT model.")
-    model = getattr(modeling_mbt, name).from_pretrained(model_name_or_path, dtype="float32").eval()
-    model = model.mbt if isinstance(model, MBTForPreTraining) else model
-    return model, MBTFeatureExtractor.from_pretrained(model_name_or_path)
+    check_model_name(model_name_or_path)
+    try:
+        with quiet_loading():
+            return _open(model_name_or_path)
+    except UNREADABLE as error:
+        raise ValueError(f"The model of {model_name_or_path} cannot be opened: {as_sentence(error)}") from error
+
+
+def _open(name: str | Path) -> tuple[MBTModel | MBTForSequenceClassification, MBTFeatureExtractor]:
+    values, _ = MBTConfig.get_config_dict(name)
+    if values.get("model_type") != MBTConfig.model_type:
+        raise ValueError(f"{name} holds a model of type {values.get('model_type')}: give the folder of an MBT model.")
+    config = MBTConfig.from_pretrained(name)
+    architecture = (config.architectures or ["MBTModel"])[0]
+    if architecture not in modeling_mbt.__all__:
+        raise ValueError(f"{name} holds a {architecture}: give the folder of an MBT model.")
+    model, loading = getattr(modeling_mbt, architecture).from_pretrained(
+        name, dtype="float32", output_loading_info=True
+    )
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"{name} lacks the weights of {min(loading['missing_keys'])}, which would be random numbers: name a "
+            "checkpoint that holds all of them."
+        )
+    model = (model.mbt if isinstance(model, MBTForPreTraining) else model).eval()
+    if Path(name).is_dir() and not Path(name, "preprocessor_config.json").is_file():
+        raise ValueError(f"The folder {name} lacks preprocessor_config.json: save the extractor beside its model.")
+    return model, MBTFeatureExtractor.from_pretrained(name)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keeps the libraries' reports and progress bars of loading from whoever uses a model."""
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    of_hub = hub_logging.get_verbosity()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # it would tell of every attempt
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(of_hub)
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 class SpeechEncoder(nn.Module):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .sound_files import Recognizer, add_shared_arguments, open_recognizer
+from .sound_files import add_shared_arguments, check_headers, open_recognizer, report_bad_audio
 
 # Of the VoxCeleb Speaker Recognition Challenge.
 TARGET_PRIOR = 0.05
@@ -39,11 +39,13 @@ def main(args: Namespace) -> None:
     """Prints the cosine of two recordings with a decision, or the error rates of a list of pairs."""
     if (len(args.recordings) == 2) == (args.trials is not None):
         raise ValueError("`mbt verify` compares two sound files, or takes --trials.")
-    recognizer = open_recognizer(args)
     if args.trials is not None:
-        verify_trials(args, recognizer)
+        verify_trials(args)
         return
-    files, embeddings = recognizer.embed([Path(recording) for recording in args.recordings])
+    recordings = [Path(recording) for recording in args.recordings]
+    check_headers(recordings, "raise")
+    recognizer = open_recognizer(args)
+    files, embeddings = recognizer.embed(recordings)
     if len(files) < 2:
         raise ValueError("Both recordings must be readable.")
     score = float(cosine_scores(embeddings[:1], embeddings[1:])[0])
@@ -58,25 +60,34 @@ def main(args: Namespace) -> None:
         print("This checkpoint has no threshold: give --threshold, or find one by --trials.", file=sys.stderr)
 
 
-def verify_trials(args: Namespace, recognizer: Recognizer) -> None:
-    """Scores a list of pairs."""
+def verify_trials(args: Namespace) -> None:
+    """Scores a list of pairs.
+
+    Raises:
+        ValueError: The list is none, or a threshold is to be stored elsewhere than in a local folder.
+    """
+    if args.save_threshold and not Path(args.model_name_or_path).is_dir():
+        raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
     trials = read_trials(args.trials)
     names = sorted({name for trial in trials for name in (trial.first, trial.second)})
+    check_headers([args.trials_dir / name for name in names], args.on_bad_audio)
+    recognizer = open_recognizer(args)
     files, embeddings = recognizer.embed([args.trials_dir / name for name in names])
     rows = {file: row for row, file in enumerate(files)}
     trials = [t for t in trials if args.trials_dir / t.first in rows and args.trials_dir / t.second in rows]
+    if not trials:
+        raise ValueError(f"Of no pair of {args.trials} both recordings can be read.")
     first, second = ([rows[args.trials_dir / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
     scores = cosine_scores(embeddings[first], embeddings[second])
     rates = error_rates(scores, np.array([trial.same_speaker for trial in trials]))
     equal_error, threshold = rates.equal_error()
     result = {"trials": len(trials), "eer": equal_error, "min_dcf": rates.min_detection_cost(), "threshold": threshold}
     print(json.dumps(result))
-    if args.save_threshold and not Path(args.model_name_or_path).is_dir():
-        raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
     if args.save_threshold:
         recognizer.encoder.model.config.verification_threshold = threshold
         recognizer.encoder.model.config.save_pretrained(args.model_name_or_path)
         print(f"The threshold is stored in {args.model_name_or_path}.", file=sys.stderr)
+    report_bad_audio(args, recognizer.left_out, "the result")
 
 
 class Trial(NamedTuple):
@@ -148,14 +159,22 @@ def read_trials(path: Path) -> list[Trial]:
     """Read a list in VoxCeleb's format: `1 first.wav second.wav` for one voice, `0 ...` for two, a pair a line.
 
     Raises:
-        ValueError: A line is not of this form.
+        ValueError: It is no text, is empty, or a line is not of this form.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is no text: it must hold a pair on each line, `1 FILE FILE` or `0 FILE FILE`."
+        ) from None
     trials = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
         if len(words) != 3 or words[0] not in ("0", "1"):
             raise ValueError(f"Line {number} of {path} must read `1 FILE FILE` or `0 FILE FILE`, not {line!r}.")
         trials.append(Trial(words[0] == "1", words[1], words[2]))
+    if not trials:
+        raise ValueError(f"{path} holds no pairs: write one on each line, `1 FILE FILE` or `0 FILE FILE`.")
     return trials

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from mbt_speech.arguments import CONTROLS, STATS, FinetuneArguments
 from mbt_speech.presets import PRESETS
+from mbt_speech.user_errors import check_model_name
 from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
 
 from .classification import class_names
@@ -27,6 +28,8 @@ class Methods:
     def __init__(self, args: FinetuneArguments):
         self.args = args
         others = [name for name in args.model_name_or_path if name not in CONTROLS]
+        for name in others:
+            check_model_name(name)
         self.configs = {name: AutoConfig.from_pretrained(name, token=args.hub_token) for name in others}
         foreign = [name for name in others if not self.is_mbt(name)]
         if foreign and not args.freeze_encoder:

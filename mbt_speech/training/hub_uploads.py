@@ -36,6 +36,7 @@ FIRST_WAIT_SECONDS = 2.0  # doubled from attempt to attempt
 MAX_WAIT_SECONDS = 300.0  # the window over which the Hub counts requests
 REQUEST_SECONDS = 120.0  # without a byte; the client itself would wait forever
 STOP_SECONDS = 30.0  # for a run that is told to stop
+FINISH_SECONDS = 1_800.0  # for the end of a run: a model of 100 MB over 0.5 Mbit/s
 MAX_WAITING = 8
 TRANSIENT = (408, 409, 412, 425, 429)
 REFUSED = {401: "the Hub does not know the token, or it has expired (401)", 403: "the token may not do this (403)"}
@@ -79,14 +80,16 @@ class HubUploads:
         done.add_done_callback(lambda _: shutil.rmtree(snapshot, ignore_errors=True))
 
     def finish(self) -> None:
-        """Upload `output_dir` after what is still on its way, and wait for the end of it."""
+        """Upload `output_dir` after what is still on its way, and wait `FINISH_SECONDS` for the end of it."""
         if not self.is_on:
             return
         if self.failed:  # what waits would fail as well, and is on its way with the end
             while self._drop_oldest():
                 pass
         try:
-            self._submit(self._push_output_dir).result()
+            self._submit(self._push_output_dir).result(FINISH_SECONDS)
+        except TimeoutError:
+            _tell(self._later(f"has not ended within {FINISH_SECONDS / 60:g} minutes"))
         except KeyboardInterrupt:
             _tell(self._later("was interrupted"))
         _remove_snapshots(self.folder)

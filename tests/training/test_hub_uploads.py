@@ -175,6 +175,23 @@ def test_a_run_that_is_told_to_stop_does_not_wait_for_the_hub(hub, in_hub_proces
     assert "Not every checkpoint has reached" in text
 
 
+def push_to_a_hub_that_is_slow(output_dir, changed):
+    uploads.FINISH_SECONDS = 0.3
+    try:
+        return push(output_dir, changed)
+    finally:
+        uploads.FINISH_SECONDS = 1_800.0
+
+
+def test_a_run_does_not_wait_longer_at_its_end_than_the_limit(hub, in_hub_process, name, run):
+    hub.faults.append(Fault("/commit/", status=429, retry_after=30, times=99))
+    text, seconds = in_hub_process(push_to_a_hub_that_is_slow, run, {"hub_model_id": name})
+    assert seconds < 2
+    assert "has not ended within" in text
+    assert f"hf upload {name}" in text
+    assert not list(run.glob(".upload-*"))
+
+
 @pytest.mark.parametrize(("wanted", "is_main_process"), [(False, True), (True, False)])
 def test_nothing_is_uploaded_unless_asked_and_by_no_other_process(run, monkeypatch, wanted, is_main_process):
     monkeypatch.setattr(uploads, "HfApi", None)
