@@ -9,8 +9,10 @@ Axes: N clips, H features of a representation, K classes.
 
 from mbt_speech.arguments import CONTROLS, FinetuneArguments
 from mbt_speech.command_line import parse_arguments, parse_overrides, write_recipe
+from mbt_speech.stopping import stop_in_one_line
 
 if __name__ == "__main__":
+    stop_in_one_line()
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
 
 from dataclasses import dataclass, field, replace

@@ -8,8 +8,10 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.command_line import parse_arguments, parse_overrides, write_recipe
+from mbt_speech.stopping import stop_in_one_line
 
 if __name__ == "__main__":
+    stop_in_one_line()
     parse_arguments(PretrainArguments)  # --help and mistakes are answered before the imports below take their seconds
 
 import json

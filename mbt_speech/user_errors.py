@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from .stopping import stops_in_one_line
+
 DEBUG = "--debug"
 DEBUG_HELP = "show the traceback of an error"
 EXIT_CODE = 2
@@ -26,11 +28,14 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, subprocess.
 def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
     """Ends the process with exit code 2 and a sentence where a user's mistake would end it with a traceback.
 
+    Signals that tell to stop end it in a line too, with 128 and their number.
+
     Args:
         words: The command line, by default the process's; with `--debug` in it, errors pass.
     """
     try:
-        yield
+        with stops_in_one_line():
+            yield
     except Exception as error:
         if not _is_users(error) or DEBUG in (sys.argv if words is None else words):
             raise

@@ -2,27 +2,37 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+STOP_SECONDS = 60.0  # for a step of training and its checkpoint
+
 
 def pretrain(*words: str, output_dir: Path) -> None:
-    """Pre-train through accelerate, whose processes have one CPU thread if they are not given more."""
-    machine = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-    threads = ("--num_cpu_threads_per_process", str(os.cpu_count() or 1))
-    launch = ("-m", "accelerate.commands.launch", *machine, *threads)
-    run(*launch, "run_pretrain.py", *words, "--output_dir", str(output_dir))
+    """Pre-trains, from the last checkpoint if there is one.
+
+    Raises:
+        ValueError: It was told to stop before its end.
+    """
+    run("run_pretrain.py", *words, "--resume_from_checkpoint", "auto", "--output_dir", str(output_dir))
+    if not _is_pretrained(output_dir):
+        raise ValueError(f"Pre-training of {output_dir} was stopped: call the same command again to go on from there.")
 
 
 def pretrain_once(*words: str, output_dir: Path) -> None:
-    """Pre-trains, from the last checkpoint if there is one, unless that was done."""
-    if not (output_dir / "README.md").is_file():  # the card is written last
-        pretrain(*words, "--resume_from_checkpoint", "auto", output_dir=output_dir)
+    """Pre-trains unless that was done; errors as of `pretrain`."""
+    if not _is_pretrained(output_dir):
+        pretrain(*words, output_dir=output_dir)
+
+
+def _is_pretrained(output_dir: Path) -> bool:
+    return (output_dir / "README.md").is_file()  # the card is written last
 
 
 def finetune(*words: str, output_dir: Path) -> None:
-    """Fine-tune in one process, without a launcher."""
+    """Fits classifiers, those that are left."""
     run("run_finetune.py", *words, "--output_dir", str(output_dir))
 
 
@@ -39,7 +49,25 @@ def run(*words: str) -> None:
             "folder."
         )
     shown = shlex.join(["python", *words])
-    for program, module in {"accelerate launch": "accelerate.commands.launch", "mbt": "mbt_speech"}.items():
-        shown = shown.replace(f"python -m {module} ", f"{program} ")
+    shown = shown.replace("python -m mbt_speech ", "mbt ")
     print(f"\n$ {shown}", flush=True)
-    subprocess.run([sys.executable, *words], check=True)
+    # Of a session of its own: Ctrl-C reaches this process alone, which passes it on once.
+    child = subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        exit_code = child.wait()
+    except KeyboardInterrupt as stopped:
+        _stop(child)
+        stopped.args = (f"{stopped} Call the same command again to go on from there.",)
+        raise
+    if exit_code:
+        raise subprocess.CalledProcessError(exit_code, shown)
+
+
+def _stop(child: subprocess.Popen) -> None:
+    """Ends a child and all that it has started, once it had time to save where it is."""
+    try:
+        child.terminate()
+        child.wait(STOP_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

@@ -1,6 +1,7 @@
 """Pre-train and fine-tune on synthetic speech: both objectives, three tasks, three controls, by the scripts' commands.
 
-`runs/demo` then holds checkpoints, results.csv and pictures.
+`runs/demo` then holds checkpoints, results.csv and pictures. What is done is not done again: a second call goes on
+where the first one stopped.
 """
 
 import json
@@ -17,7 +18,7 @@ from mbt_speech.reports.pictures import draw_accuracies, draw_cross_correlations
 from mbt_speech.reports.tables import markdown_table
 from mbt_speech.training.run_log import read_log
 
-from .commands import finetune, pretrain, run
+from .commands import finetune, pretrain_once, run
 
 OUTPUT_DIR = Path("runs/demo")
 OBJECTIVES = ("bt", "mbt")
@@ -44,8 +45,8 @@ def main(args: Namespace) -> None:
     start = time.perf_counter()
     run("-m", "mbt_speech", "prepare", SYNTHETIC, "--size", "small")
     for objective in OBJECTIVES:
-        words = ("--objective", objective, *CONTINUE)
-        pretrain("recipes/demo_pretrain.yaml", *words, output_dir=OUTPUT_DIR / objective)
+        words = ("recipes/demo_pretrain.yaml", "--objective", objective)
+        pretrain_once(*words, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
     for task, split_column in TASKS.items():
         words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)

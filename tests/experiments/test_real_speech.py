@@ -55,7 +55,6 @@ def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called,
     assert (bt.objective, mbt.objective) == ("bt", "mbt")
     assert bt.train_dir == f"{real_speech.DATA_DIR}/pool"
     assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 750, 128)
-    assert bt.resume_from_checkpoint == "auto"
     shares = {Path(args.train_dir).name: args.label_fraction for args in sweeps}
     assert shares == {"speaker": [0.05, 1.0], "gender": [0.1, 1.0], "nato": [1.0], "words": [1.0]}
     for args in sweeps:

@@ -1,0 +1,73 @@
+"""SIGINT (Ctrl-C), SIGTERM and SIGHUP end a command in one line, wherever it is, and what it started along with it."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that tells to stop; its text is a sentence."""
+
+    def __init__(self, number: int):
+        super().__init__(f"Stopped by {signal.Signals(number).name}.")
+        self.exit_code = 128 + number  # as shells have it
+
+
+def stop_in_one_line() -> None:
+    """Ends this process in one line for the rest of its life, also while modules are imported.
+
+    Processes that are forked from it end as they would without.
+    """
+    os.register_at_fork(after_in_child=_restore)
+    _set_handlers()
+    sys.excepthook = _tell
+
+
+@contextmanager
+def stops_in_one_line() -> Iterator[None]:
+    """Ends the process with a line on stderr where a signal that tells to stop arrives within."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _set_handlers()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
+    finally:
+        if _can_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _set_handlers() -> None:
+    for number in SIGNALS if _can_set() else ():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not what nohup ignores
+            signal.signal(number, _stop)
+
+
+def _can_set() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _restore() -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        print(error if isinstance(error, Stopped) else Stopped(signal.SIGINT), file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
