@@ -18,7 +18,7 @@ from .stopping import stops_in_one_line
 DEBUG = "--debug"
 DEBUG_HELP = "show the traceback of an error"
 EXIT_CODE = 2
-HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+HUB_NAME = r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*"
 LOCAL_FOLDERS = ("runs",)
 """Where the scripts' examples write to: what is named so and is not there was never trained, or elsewhere."""
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, subprocess.CalledProcessError)
@@ -95,9 +95,14 @@ def check_model_name(name: str | Path) -> None:
         return
     if path.exists():
         raise ValueError(f"{name} is a file: name the folder of a model.")
-    owner, *rest = str(name).split("/")
-    if not re.fullmatch(HUB_NAME, str(name)) or owner in LOCAL_FOLDERS or (rest and Path(owner).is_dir()):
+    if looks_local(name) or "/" not in str(name):
         raise ValueError(f"There is no model folder {name}: name one, or a model on the Hub as owner/name.")
+
+
+def looks_local(name: str | Path) -> bool:
+    """Whether a name that is no folder here was meant as one: it has not the Hub's form, or is below a folder."""
+    owner, *rest = str(name).split("/")
+    return not re.fullmatch(HUB_NAME, str(name)) or owner in LOCAL_FOLDERS or (len(rest) > 0 and Path(owner).is_dir())
 
 
 def _is_json_object(path: Path) -> bool:

@@ -74,6 +74,11 @@ def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, samp
         label_names, labels = _segment_names(args, segments, rows), np.zeros(len(clips), np.int64)
     else:
         segments, (label_names, labels) = None, _encode_labels(args, split)
+    if len(label_names) < 2:
+        raise ValueError(
+            f"All recordings to learn from have one label in {args.label_column_name!r}, {', '.join(label_names)}: a "
+            "classifier takes two classes at least. Name another --label_column_name, or add recordings."
+        )
     whole, cut_at_random = (
         ClipDataset(
             index.dataset,

@@ -21,6 +21,8 @@ from datasets import (
 )
 from huggingface_hub import snapshot_download
 
+from mbt_speech.user_errors import looks_local
+
 from .recording_folder import METADATA_NAMES, scan_folder
 
 PLAIN_AUDIO: Any = {"bytes": Value("binary"), "path": Value("string")}
@@ -92,7 +94,14 @@ def load_stream(
     Raises:
         ValueError: when there is no such split, or the audio column is not clear.
     """
-    source = {"revision": revision, "token": token} if not os.path.isdir(dataset_name) else {}
+    source = {}
+    if not os.path.isdir(dataset_name):
+        _check_name(dataset_name)
+        source = {"revision": revision, "token": token}
+    elif _is_saved_to_disk(Path(dataset_name)):
+        raise ValueError(
+            f"{dataset_name} was written by `save_to_disk`, which is not streamed: leave --streaming out."
+        )
     stream = load_dataset(dataset_name, dataset_config_name, split=split, streaming=True, **source)
     if stream.features is None:
         stream = stream._resolve_features()
@@ -129,11 +138,21 @@ def _load_local(
     folder: str, config_name: str | None, split: str | None, cache_dir: str | None, allow_outside_paths: bool
 ) -> DatasetDict:
     root = Path(folder)
-    if (root / "dataset_dict.json").exists() or (root / "state.json").exists():
+    if _is_saved_to_disk(root):
         return _chosen(_as_parts(load_from_disk(folder)), split)
     if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
         return _as_parts(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
     return _chosen(scan_folder(folder, allow_outside_paths=allow_outside_paths), split)
+
+
+def _is_saved_to_disk(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _check_name(name: str) -> None:
+    """Refuses a folder that is not there, before the Hub is asked for it."""
+    if looks_local(name):
+        raise ValueError(f"There is no folder {name}: name one, or a data set on the Hub.")
 
 
 def _load_from_hub(
@@ -144,6 +163,7 @@ def _load_from_hub(
     token: str | bool | None,
     cache_dir: str | None,
 ) -> DatasetDict:
+    _check_name(name)
     source = {"revision": revision, "token": token, "cache_dir": cache_dir}
     builder = load_dataset_builder(name, config_name, **source)
     if builder.name == "audiofolder":  # plain sound files, which `datasets` reads with FFmpeg only

@@ -173,8 +173,8 @@ def _stratified_rows(
         rows = np.flatnonzero(numbers == number)
         if len(rows) < 2:
             raise ValueError(
-                f"The class {str(label)!r} of {label_column!r} has too few recordings for one in every part: add "
-                "some, leave the class out, or name the parts (train, validation, test) yourself."
+                f"The class {str(label)!r} of {label_column!r} has too few recordings for one in every split: add "
+                "some, leave the class out, or name the splits (train, validation, test) yourself."
             )
         drawn.append(generator.permutation(rows)[: min(max(1, round(fraction * len(rows))), len(rows) - 1)])
     is_drawn = np.zeros(len(numbers), dtype=bool)
