@@ -31,7 +31,7 @@ from mbt_speech.probing.classification import Classifier, chance, fit_frozen, pu
 from mbt_speech.probing.encoders import MBTFrozenEncoder
 from mbt_speech.probing.examples import Examples, represent
 from mbt_speech.probing.frame_classifier import FrameClassifier
-from mbt_speech.probing.linear_head import LinearHead
+from mbt_speech.probing.linear_fits import LinearHead
 from mbt_speech.probing.methods import Methods
 from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
@@ -136,9 +136,9 @@ class Task:
         description, uploads = f"{run.method} seed {run.seed}", self.uploads if self.alone else None
         if run.method == "supervised":
             classifier = train_from_scratch(
-                lambda rate: self.training_from_scratch(run, rows["train"], rate),
+                partial(self.training_from_scratch, run),
                 args.supervised_learning_rates,
-                rows["validation"],
+                rows,
                 output_dir,
                 description,
                 uploads,
@@ -161,7 +161,7 @@ class Task:
         model = put_on(encoder.model, head, self.speech.label_names)
         return self.training(run, rows, model, FROM_PROBE, self.args, self.args.encoder_learning_rate)
 
-    def training_from_scratch(self, run: Run, rows: np.ndarray, learning_rate: float) -> FullTraining:
+    def training_from_scratch(self, run: Run, learning_rate: float, rows: np.ndarray) -> FullTraining:
         """Set up the training of a new network."""
         set_seed(run.seed)
         model = self.methods.classifier(run.method, self.speech.label_names)

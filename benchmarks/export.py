@@ -22,7 +22,8 @@ from feature_extraction import to_waveform
 from mbt_speech.corpora.synthetic.corpus import load_corpus
 from mbt_speech.inference.export import WaveformModel, export_onnx, open_onnx
 from mbt_speech.presets import PRESETS
-from mbt_speech.probing.linear_head import LinearHead, fit_linear_head
+from mbt_speech.probing.linear_fits import LinearHead
+from mbt_speech.probing.linear_head import fit_linear_head
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 EMBEDDED_AT_ONCE = 16

@@ -121,6 +121,7 @@ PRESETS = {
             "concatenate_local_features": True,
             "pooling_mode": "statistics",
             "pooling_cosines": 4,
+            "pool_input_features": True,
         },
     ),
     # arXiv 2309.03619: 2048 latents (its layers are not given: a one-channel ResNet-50 has that width).

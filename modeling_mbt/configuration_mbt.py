@@ -55,6 +55,9 @@ class MBTConfig(PreTrainedConfig):
             said, of the local features where frames hold them, else of whole frames.
         pooling_bands (`int`, *optional*, defaults to 4):
             Bands of neighboring frequencies over which local features are averaged for the cosines.
+        pool_input_features (`bool`, *optional*, defaults to `False`):
+            Of `"statistics"` alone: whether statistics of the input features and of their slopes stand beside those of
+            the frames, `pooling_mbt.input_statistics`. The projector does not read them.
         hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout in front of each per-frame linear layer and in front of the classifier.
         encoder_density (`float`, *optional*, defaults to 1.0):
@@ -102,6 +105,7 @@ class MBTConfig(PreTrainedConfig):
     pooling_mode: Literal["mean_max", "mean", "statistics"] = "mean_max"
     pooling_cosines: int = 0
     pooling_bands: int = 4
+    pool_input_features: bool = False
     hidden_dropout_prob: float | int = 0.0
     encoder_density: float | int = 1.0
     projector_sizes: list[int] = field(default_factory=lambda: [1024, 1024, 1024])
@@ -130,11 +134,12 @@ class MBTConfig(PreTrainedConfig):
     @property
     def pooled_size(self) -> int:
         """Width P of the pooled representation."""
-        return self.projected_size + self.pooling_cosines * self.ordered_size
+        input_size = 5 * self.num_mel_bins if self.pool_input_features else 0
+        return self.projected_size + self.pooling_cosines * self.ordered_size + input_size
 
     @property
     def projected_size(self) -> int:
-        """How much of the pooled representation, from its beginning, the projector reads: all but the cosines.
+        """How much of the pooled representation, from its beginning, the projector reads: the statistics of frames.
 
         Two crops of an utterance say different things, so that there is nothing in the order of them to agree on.
         """
@@ -168,6 +173,8 @@ class MBTConfig(PreTrainedConfig):
             raise ValueError("Every size, depth and stride must be at least 1, and the projector needs a layer.")
         if self.pooling_cosines < 0 or (self.pooling_cosines and self.pooling_mode != "statistics"):
             raise ValueError('`pooling_cosines` must be at least 0, and belongs to `pooling_mode="statistics"`.')
+        if self.pool_input_features and self.pooling_mode != "statistics":
+            raise ValueError('`pool_input_features` belongs to `pooling_mode="statistics"`.')
         if self.concatenate_local_features and not self.frame_hidden_sizes:
             raise ValueError(
                 "`concatenate_local_features` needs linear layers to stand beside: set `frame_hidden_sizes`."

@@ -13,6 +13,7 @@ from .encoder_mbt import stride_mask, time_stride
 
 SPEECH_RANGE, SPEECH_SLOPE = 2.0, 3.0  # in standard deviations of a clip's features, and per one of them
 MIN_VARIANCE = 1e-5
+SLOPE_FRAMES = 2
 
 
 def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor | None, config: MBTConfig) -> Tensor:
@@ -24,8 +25,8 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         attention_mask: 1 for real input frames, 0 for padding, (B, T); without it every frame is real.
         config: Its `pooling_mode` is `"mean"`, (B, H), `"mean_max"`, the sum of mean and maximum, (B, H), or
             `"statistics"`: mean, standard deviation and maximum side by side, each frame weighted by
-            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the `ordered_features`:
-            (B, P).
+            `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the `ordered_features`,
+            then, with `pool_input_features`, `input_statistics`: (B, P).
     """
     if attention_mask is None:
         attention_mask = input_features.new_ones(input_features.shape[:2])
@@ -40,7 +41,10 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         variance = torch.einsum("bt,bth->bh", weights, (frames - mean.unsqueeze(1)).square())
         deviation = variance.clamp(min=MIN_VARIANCE).sqrt()
         cosines = temporal_cosines(ordered_features(frames, config), weights, config.pooling_cosines)
-        return torch.cat([mean, deviation, maximum, cosines], dim=1)
+        pooled = [mean, deviation, maximum, cosines]
+        if config.pool_input_features:
+            pooled.append(input_statistics(input_features, attention_mask))
+        return torch.cat(pooled, dim=1)
     mean = (frames * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return mean if config.pooling_mode == "mean" else mean + maximum
 
@@ -71,6 +75,44 @@ def speech_weights(input_features: Tensor, attention_mask: Tensor, stride: int) 
     loudest = level.masked_fill(mask == 0, torch.finfo(level.dtype).min).amax(dim=1, keepdim=True)
     weights = torch.sigmoid(SPEECH_SLOPE * (level - loudest + SPEECH_RANGE)) * mask
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def input_statistics(features: Tensor, attention_mask: Tensor) -> Tensor:
+    """Computes what the features themselves say of a clip, at their own rate, before any convolution averages it out.
+
+    Args:
+        features: (B, T, M).
+        attention_mask: 1 for real frames, 0 for padding, (B, T).
+
+    Returns:
+        Mean, deviation and maximum of the real frames, and deviation and maximum of their slopes, (B, 5 M).
+    """
+    mean, deviation, maximum = _statistics(features, attention_mask)
+    _, slope_deviation, slope_maximum = _statistics(_slopes(features, attention_mask.sum(dim=1)), attention_mask)
+    return torch.cat([mean, deviation, maximum, slope_deviation, slope_maximum], dim=1)
+
+
+def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
+    real = mask.unsqueeze(-1).to(features.dtype)
+    count = real.sum(dim=1).clamp(min=1)
+    mean = (features * real).sum(dim=1) / count
+    variance = ((features - mean.unsqueeze(1)).square() * real).sum(dim=1) / count
+    maximum = features.masked_fill(real == 0, torch.finfo(features.dtype).min).amax(dim=1)
+    return mean, variance.clamp(min=MIN_VARIANCE).sqrt(), maximum
+
+
+def _slopes(features: Tensor, num_frames: Tensor) -> Tensor:
+    """Fits a line through each frame and `SLOPE_FRAMES` on either side, ends being repeated; its slope, (B, T, M)."""
+    places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
+    last = num_frames.unsqueeze(1).to(places.dtype) - 1
+
+    def at(places: Tensor) -> Tensor:
+        return features.gather(1, places.clamp(min=0).minimum(last).unsqueeze(-1).expand_as(features))
+
+    steps = range(1, SLOPE_FRAMES + 1)
+    slopes = [step * (at(places + step) - at(places - step)) for step in steps]
+    return torch.stack(slopes).sum(dim=0) / (2 * sum(step**2 for step in steps))
 
 
 def ordered_features(frames: Tensor, config: MBTConfig) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
 from .examples import Examples
-from .linear_head import LinearHead, fit_linear_head
+from .linear_fits import LinearHead
+from .linear_head import fit_linear_head
 
 METRICS = ("top1_accuracy", "balanced_accuracy", "macro_f1")
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from feature_extraction import MBTFeatureExtractor
 from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTModel
+from modeling_mbt.pooling_mbt import input_statistics
 
 CONTEXT_FRAMES = 2  # that a frame of log-mel statistics sees on either side of itself
 # Settings of the classes and the files, and not of what the encoder computes.
@@ -107,10 +108,8 @@ class LogMelStatistics(FrozenEncoder):
         return padded.unfold(1, 2 * CONTEXT_FRAMES + 1, 1).flatten(2), mask.bool()
 
     def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Returns mean, deviation and maximum of the log-mels, deviation and maximum of their deltas, H = 5 M."""
-        features, mask = self.extractor.extract(waveforms, lengths)
-        mean, *others = _statistics(features, mask)
-        return torch.cat([mean, *others, *_statistics(_deltas(features, mask.sum(1)), mask)[1:]], dim=1)
+        """Returns mean, deviation and maximum of the log-mels, deviation and maximum of their slopes, H = 5 M."""
+        return input_statistics(*self.extractor.extract(waveforms, lengths))
 
     def centers(self, num_frames: int) -> Tensor:
         """Windows are centered on multiples of the hop."""
@@ -118,30 +117,8 @@ class LogMelStatistics(FrozenEncoder):
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the features."""
-        statistics = "mean, deviation, maximum; deltas: deviation, maximum"
+        statistics = "mean, deviation, maximum; slopes: deviation, maximum"
         return {"model": None, "statistics": statistics, "extractor": self.extractor.to_dict()}
-
-
-def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
-    weights = mask[..., None].to(features.dtype)
-    count = weights.sum(1)
-    mean = (features * weights).sum(1) / count
-    variance = ((features - mean[:, None]).square() * weights).sum(1) / count
-    return mean, variance.sqrt(), features.masked_fill(weights == 0, -torch.inf).amax(1)
-
-
-def _deltas(features: Tensor, num_frames: Tensor) -> Tensor:
-    """Slope of a line through each frame and the neighbors of its context, ends being repeated: (B, T, M)."""
-    steps = range(1, CONTEXT_FRAMES + 1)
-    places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
-    last = num_frames[:, None] - 1
-
-    def at(places: Tensor) -> Tensor:
-        return features.gather(1, places.clamp(min=0).minimum(last)[..., None].expand_as(features))
-
-    slopes = [step * (at(places + step) - at(places - step)) for step in steps]
-    return torch.stack(slopes).sum(0) / (2 * sum(step**2 for step in steps))
 
 
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTModel
 
 from .classification import class_names
-from .linear_head import LinearHead
+from .linear_fits import LinearHead
 
 HEAD_NAME = "frame_head.safetensors"
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.probing.examples import Examples
-from mbt_speech.probing.linear_head import LinearHead, fit_linear_head, fit_strength, has_many_validation_clips
+from mbt_speech.probing.linear_fits import LinearHead
+from mbt_speech.probing.linear_head import fit_kind, fit_linear_head
 
 from .fine_tuning import FullTraining, Pace
 from .hub_uploads import HubUploads
@@ -39,11 +40,11 @@ def fine_tune_head_first(
     description: str,
     uploads: HubUploads | None = None,
 ) -> Classifier:
-    """Fit the head, train the whole network from there, and keep the weights between the two that validation prefers.
+    """Fits the head, trains the whole network from there, and keeps the weights between both that validation prefers.
 
-    The probe is left only for weights that are better by more than a standard error. Where validation clips are few,
-    the probe learns from them too, as it does on a frozen encoder; then, unless the probe was preferred, the network
-    trains once more, on all labelled clips.
+    The probe is left only for weights that are better by more than a standard error. They are compared after training
+    on the training clips; unless the probe is preferred, the network then trains once more, on all labeled clips, as
+    the probe does.
 
     Args:
         start: (head, positions of clips) -> the training, from this head, on these clips.
@@ -59,60 +60,53 @@ def fine_tune_head_first(
     features, labels, train, validation = examples.features, examples.labels, rows["train"], rows["validation"]
     probe = fit_linear_head(
         features[train], labels[train], features[validation], labels[validation], num_classes, seed
-    ).scaled()
-    are_few = not has_many_validation_clips(len(validation), num_classes)
-    head = probe
-    if are_few:
-        head = fit_strength(features[train], labels[train], num_classes, probe.inverse_strength)
-        head = head._replace(scale=probe.scale).scaled()
-    training = start(head, train)
+    )
+    head = fit_kind(features[train], labels[train], num_classes, probe.kind)._replace(scale=probe.scale)
+    training = start(head.scaled(), train)
     path = WeightPath(training.model)
     training.run(output_dir, description, uploads)
     path.end_here()
     alpha, accuracy = path.choose(lambda: training.accuracy_on(validation), len(validation))
-    if are_few:
-        everything = np.concatenate([train, validation])
-        training.accelerator.free_memory()
-        training = start(probe, everything)
-        path = WeightPath(training.model)
-        if alpha > 0:
-            training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
-        path.end_here()
+    training.accelerator.free_memory()
+    training = start(probe.scaled(), np.concatenate([train, validation]))
+    path = WeightPath(training.model)
+    if alpha > 0:
+        training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
+    path.end_here()
     path.go_to(alpha)
     return training.classifier(accuracy, len(train), (time.monotonic() - began) / 60, alpha)
 
 
 def train_from_scratch(
-    start: Callable[[float], FullTraining],
+    start: Callable[[float, np.ndarray], FullTraining],
     learning_rates: Sequence[float],
-    validation: np.ndarray,
+    rows: Mapping[str, np.ndarray],
     output_dir: Path,
     description: str,
     uploads: HubUploads | None = None,
 ) -> Classifier:
-    """Train a network as it is initialized, with each learning rate; gives the one that is best on validation.
+    """Trains a network as it is initialized with each learning rate, then, with the best one, on all labeled clips.
 
     Args:
-        start: Learning rate -> the training.
+        start: (learning rate, positions of clips) -> the training on these clips.
         learning_rates: To choose from.
-        validation: Positions of the clips to choose by.
+        rows: train, validation -> positions of the clips whose labels are given; the latter choose.
         output_dir: Folder of logs and checkpoints, one below it for each of several learning rates.
         description: Text in front of the progress bar.
         uploads: Gets every checkpoint.
     """
     began = time.monotonic()
-    best, best_accuracy = None, -1.0
+    accuracies = {}
     for rate in learning_rates:
-        training = start(rate)
+        training = start(rate, rows["train"])
         folder = output_dir if len(learning_rates) == 1 else output_dir / f"learning_rate_{rate:g}"
         training.run(folder, f"{description}, learning rate {rate:g}", uploads)
-        accuracy = training.accuracy_on(validation)
-        if accuracy > best_accuracy:
-            best, best_accuracy = training, accuracy
+        accuracies[rate] = training.accuracy_on(rows["validation"])
         training.accelerator.free_memory()
-    assert best is not None
-    minutes = (time.monotonic() - began) / 60
-    return best.classifier(best_accuracy, len(best.train_rows), minutes)
+    rate = max(learning_rates, key=lambda rate: accuracies[rate])
+    training = start(rate, np.concatenate([rows["train"], rows["validation"]]))
+    training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
+    return training.classifier(accuracies[rate], len(rows["train"]), (time.monotonic() - began) / 60)
 
 
 class WeightPath:

@@ -7,10 +7,11 @@ import math
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from modeling_mbt import MBTConfig, MBTModel
 from modeling_mbt.encoder_mbt import frame_center, time_stride
-from modeling_mbt.pooling_mbt import ordered_features, speech_weights, temporal_cosines
+from modeling_mbt.pooling_mbt import input_statistics, ordered_features, speech_weights, temporal_cosines
 from tests.support.models import SMALL_MAX_POOL, TINY, stir
 
 EVEN = torch.full((1, 50), 1 / 50)
@@ -106,3 +107,27 @@ def test_an_output_frame_is_centered_on_what_it_reads(settings):
         seen |= gradient.any(-1)[0]
     first, last = int(seen.nonzero()[0]), int(seen.nonzero()[-1])
     assert (first + last) / 2 == frame * time_stride(config) + frame_center(config)
+
+
+def test_statistics_of_the_input_stand_at_the_end_and_padding_changes_nothing():
+    config = MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True})
+    model = stir(MBTModel(config)).eval()
+    clip = torch.randn(1, 37, 16)
+    padded = torch.cat([clip, torch.full((1, 11, 16), 7.0)], dim=1)
+    mask = (torch.arange(48) < 37).long()[None]
+    alone, in_batch = model(clip).pooler_output, model(padded, mask).pooler_output
+    assert alone.shape[1] == config.pooled_size
+    torch.testing.assert_close(alone, in_batch, rtol=1e-4, atol=1e-5)
+    slopes = torch.stack([clip[0, (index + torch.arange(-2, 3)).clamp(0, 36)] for index in range(37)])
+    slopes = torch.einsum("k,tkm->tm", torch.arange(-2.0, 3.0), slopes) / 10
+    expected = [clip[0].mean(0), clip[0].std(0, correction=0), clip[0].amax(0)]
+    expected += [slopes.std(0, correction=0), slopes.amax(0)]
+    torch.testing.assert_close(alone[0, -80:], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone[:, -80:], input_statistics(clip, torch.ones(1, 37)))
+
+
+def test_the_projector_does_not_read_the_statistics_of_the_input():
+    config = MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True})
+    assert config.projected_size == MBTConfig(**SMALL_MAX_POOL).projected_size < config.pooled_size
+    with pytest.raises(StrictDataclassClassValidationError, match="pool_input_features"):
+        MBTConfig(**TINY, pool_input_features=True)

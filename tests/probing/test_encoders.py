@@ -20,7 +20,7 @@ from feature_extraction import MBTFeatureExtractor
 from mbt_speech.probing.classification import put_on
 from mbt_speech.probing.encoders import LogMelStatistics, MBTFrozenEncoder
 from mbt_speech.probing.hub_encoders import WaveformEncoder, open_hub_encoder
-from mbt_speech.probing.linear_head import LinearHead
+from mbt_speech.probing.linear_fits import Kind, LinearHead
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
 from tests.support.hub_models import HUB_MODELS, save_hub_model
 from tests.support.models import TINY, stir
@@ -174,7 +174,9 @@ def test_fingerprints_tell_weights_and_settings_apart_but_not_class_names():
 
 def test_a_head_on_an_encoder_gives_the_logits_that_it_was_fitted_for():
     model, generator = stir(MBTModel(MBTConfig(**TINY))).eval(), np.random.default_rng(0)
-    head = LinearHead(generator.normal(size=(3, model.config.hidden_size)), generator.normal(size=3), 1.0)
+    head = LinearHead(
+        generator.normal(size=(3, model.config.hidden_size)), generator.normal(size=3), Kind("logistic", 1.0)
+    )
     classifier = put_on(model, head, ["a", "b", "c"]).eval()
     features = torch.randn(4, 50, TINY["num_mel_bins"])
     with torch.no_grad():

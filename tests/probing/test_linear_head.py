@@ -1,31 +1,66 @@
-"""Logistic regression on frozen representations."""
+"""Linear classifiers on frozen representations."""
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 
 from mbt_speech.probing import linear_head
-from mbt_speech.probing.linear_head import CENTROIDS, NUM_FOLDS, fit_linear_head, split_folds
+from mbt_speech.probing.linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Kind
+from mbt_speech.probing.linear_head import NUM_FOLDS, fit_kind, fit_linear_head, split_folds
+
+
+def clouds(num_clips: int, num_classes: int, num_features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, H) and labels (N,) of classes that overlap, and vary more in some directions than in others."""
+    generator = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).normal(size=(num_features, num_features))
+    centers = np.random.default_rng(8).normal(size=(num_classes, num_features))
+    labels = np.arange(num_clips) % num_classes
+    return 5 + 2 * centers[labels] + generator.standard_normal((num_clips, num_features)) @ mixing, labels
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_the_head_is_the_logistic_regression_that_validation_prefers(num_classes):
-    generator = np.random.default_rng(0)
-    labels = np.arange(240) % num_classes
-    features = 5 + generator.normal(size=(num_classes, 10))[labels] + 2 * generator.standard_normal((240, 10))
-    train, validation, test = slice(0, 80), slice(80, 160), slice(160, 240)
+@pytest.mark.parametrize("num_features", [10, 200])
+def test_a_logistic_head_is_the_logistic_regression_of_standardized_features(num_classes, num_features):
+    features, labels = clouds(80, num_classes, num_features)
+    new, _ = clouds(200, num_classes, num_features, seed=1)
+    mean, scale = features.mean(0), features.std(0)
+    reference = LogisticRegression(C=0.01, max_iter=5000, tol=1e-8).fit((features - mean) / scale, labels)
+    head = fit_kind(features, labels, num_classes, Kind("logistic", 0.01))
+    expected = reference.predict_log_proba((new - mean) / scale)
+    np.testing.assert_allclose(log_softmax(head.logits(new), axis=1), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("num_features", [10, 200])
+def test_a_discriminant_head_is_the_discriminant_analysis_of_standardized_features(num_features):
+    features, labels = clouds(80, 4, num_features)
+    new, _ = clouds(200, 4, num_features, seed=1)
+    standardized = (features - features.mean(0)) / features.std(0)
+    shrinkage = 0.3  # (1 - s) S + s tr(S) / H is (1 - s) times what a strength of s tr(S) / H / (1 - s) / H adds to S
+    within = sum(standardized[labels == label].var(0).sum() for label in range(4)) / 4
+    strength = shrinkage * within / num_features / (1 - shrinkage) / num_features
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(standardized, labels)
+    head = fit_kind(features, labels, 4, Kind("discriminant", strength))
+    expected = reference.predict_log_proba((new - features.mean(0)) / features.std(0))
+    found = log_softmax(head.logits(new) / (1 - shrinkage), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_the_head_is_of_the_kind_that_validation_prefers_and_learns_from_all_labels(num_classes):
+    features, labels = clouds(160, num_classes, 30)
+    train, validation = slice(0, 80), slice(80, 160)
     head = fit_linear_head(features[train], labels[train], features[validation], labels[validation], num_classes)
-    mean, scale = features[train].mean(0), features[train].std(0)
-    reference = LogisticRegression(C=head.inverse_strength, max_iter=5000, tol=1e-8)
-    reference.fit((features[train] - mean) / scale, labels[train])
-    expected = reference.predict((features[test] - mean) / scale)
-    assert (head.predict(features[test]) == expected).mean() > 0.97
-    best = (head.predict(features[validation]) == labels[validation]).mean()
-    for strength in (0.001, 0.01, 0.1):
-        other = LogisticRegression(C=strength, max_iter=5000).fit((features[train] - mean) / scale, labels[train])
-        assert best >= other.score((features[validation] - mean) / scale, labels[validation]) - 0.03
+    accuracies = {}
+    for kind in (*DISCRIMINANTS, *LOGISTICS):
+        other = fit_kind(features[train], labels[train], num_classes, kind)
+        accuracies[kind] = (other.predict(features[validation]) == labels[validation]).mean()
+    assert head.validation_accuracy == accuracies[head.kind] == max(accuracies.values())
+    assert min(accuracies.values()) < max(accuracies.values())
+    again = fit_kind(features, labels, num_classes, head.kind)
+    np.testing.assert_allclose(head.weight, again.weight)
 
 
 def test_a_class_without_a_training_clip_is_never_predicted():
@@ -47,14 +82,7 @@ def test_few_clips_are_cross_validated_and_all_of_them_learned_from():
     features, labels = few_clips()
     train = np.tile([True, True, True, False], 6)
     head = fit_linear_head(features[train], labels[train], features[~train], labels[~train], 6)
-    order = np.concatenate([np.flatnonzero(train), np.flatnonzero(~train)])
-    scaled = (features[order] - features.mean(0)) / features.std(0)
-    reference = LogisticRegression(C=head.inverse_strength, max_iter=5000, tol=1e-10).fit(scaled, labels[order])
-    new = np.random.default_rng(2).normal(size=(50, features.shape[1]))
-    expected = reference.predict_log_proba((new - features.mean(0)) / features.std(0))
-    found = log_softmax(head.logits(new), axis=1)
-    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.85
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    np.testing.assert_allclose(head.weight, fit_kind(features, labels, 6, head.kind).weight)
     assert 1 / 6 < head.validation_accuracy <= 1
     assert (head.predict(features) == labels).mean() >= head.validation_accuracy
 
@@ -74,7 +102,7 @@ def test_nearest_centroids_have_the_angle_to_the_mean_of_each_class(monkeypatch)
     features, labels = few_clips(num_features=10)
     monkeypatch.setattr(linear_head, "_choose", lambda logits, labels: (max(set(logits) & {CENTROIDS}), 1.0))
     head = fit_linear_head(features, labels, features[:0], labels[:0], 6)
-    assert head.inverse_strength == CENTROIDS
+    assert head.kind == CENTROIDS
     scaled = (features - features.mean(0)) / features.std(0)
     scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
     centroids = np.stack([scaled[labels == label].mean(0) for label in range(6)])
@@ -84,10 +112,16 @@ def test_nearest_centroids_have_the_angle_to_the_mean_of_each_class(monkeypatch)
 
 
 def test_of_equally_accurate_heads_the_likelier_is_chosen():
-    labels = np.array([0, 1, 1])
-    sure, wrong = np.array([[2, 0], [0, 2], [0, 2]]), np.array([[0, 9]] * 3)
-    chosen, accuracy = linear_head._choose({0.01: sure / 2, 1.0: sure, 10.0: wrong}, labels)
-    assert (chosen, accuracy) == (1.0, 1.0)
+    labels = np.array([0, 1, 1, 0])
+    sure, unsure = np.array([[2, 0], [0, 2], [0, 2], [0, 0.1]]), np.array([[0.1, 0], [0, 0.1], [0, 0.1], [0, 2]])
+    weak, strong, other = LOGISTICS[:3]
+    chosen, accuracy = linear_head._choose({weak: unsure, strong: sure, other: np.array([[0, 9]] * 4)}, labels)
+    assert (chosen, accuracy) == (strong, 0.75)
+
+
+def test_clips_of_a_class_each_cannot_be_compared():
+    with pytest.raises(ValueError, match="second clip"):
+        fit_linear_head(np.eye(3), np.arange(3), np.empty((0, 3)), np.arange(0), 3)
 
 
 def test_one_clip_of_every_class_in_either_part_is_enough():
