@@ -17,6 +17,7 @@ from feature_extraction import MBTFeatureExtractor
 from mbt_speech.__main__ import COMMANDS, main, parse_args
 from mbt_speech.command_line import parse_arguments
 from mbt_speech.corpora.prepare import SETS
+from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
 from tests.support.sounds import SAMPLING_RATE, chirp
 
@@ -68,6 +69,11 @@ def test_the_first_snippet_embeds_and_classifies_a_sound_file(demo, capsys):
     exec(blocks("README.md", "python")[0], names)
     assert names["embedding"].shape == (1, 512)
     assert capsys.readouterr().out.strip() in ("female", "male")
+
+
+def test_the_first_snippet_says_how_wide_an_embedding_of_the_demo_is():
+    (width,) = re.findall(r"pooler_output  # \(1, (\d+)\)", blocks("README.md", "python")[0])
+    assert int(width) == PRESETS["strong"].config().pooled_size
 
 
 def test_the_snippet_of_the_hub_opens_a_model(demo):
