@@ -12,105 +12,51 @@ from modeling_mbt import MBTConfig
 
 
 @dataclass(frozen=True)
-class Sound:
-    """What a model reads of a recording while it is pre-trained."""
+class Preset:
+    """What `--preset` chooses."""
 
     crop_seconds: float
-    """Length of a crop."""
+    """Length of a pre-training crop."""
     features: dict[str, Any] = field(default_factory=dict)
     """Arguments of `MBTFeatureExtractor`."""
     augmentation: dict[str, Any] = field(default_factory=dict)
     """Arguments of `MBTAugmentation`: lists of distortions for `waveform` and `features`."""
     views: str = "same_crop"
     """Whether one crop is distorted twice, or two crops of an utterance, `"two_crops"`."""
-
-    def extractor(self, **overrides) -> MBTFeatureExtractor:
-        """Create the feature extractor; `overrides` are further arguments of it."""
-        return MBTFeatureExtractor(**{**self.features, **overrides})
-
-    def augmenter(self) -> MBTAugmentation:
-        """Create the distortions."""
-        return MBTAugmentation(**self.augmentation)
-
-
-# 64 log-mels every 10 ms, two crops of an utterance, and the distortions that did best on real speech
-# (docs/recipe.md): another channel, hidden stretches, a little of other clips; no resizing, which makes voices alike.
-STRONG = Sound(
-    crop_seconds=0.96,
-    augmentation={
-        "features": [
-            {"name": "mixup", "ratio": [0.0, 0.2]},
-            {"name": "band_equalizer", "gain": 1.0},
-            {"name": "fader", "gain": 0.5},
-            {"name": "time_mask", "width": 0.3},
-            {"name": "frequency_mask", "width": 0.3},
-        ]
-    },
-    views="two_crops",
-)
-# The 513 x 32 spectrogram of one second of arXiv 2309.03619; waveform distortions of its authors' sibling work, two of
-# four for each view.
-FAITHFUL = Sound(
-    crop_seconds=1.0,
-    features={
-        "feature_size": 513,
-        "hop_length": 512,
-        "win_length": 1024,
-        "n_fft": 1024,
-        "frequency_scale": "linear",
-        "min_frequency": 0.0,
-        "max_frequency": 8000.0,
-    },
-    augmentation={
-        "waveform": [
-            {
-                "choose": 2,
-                "of": [
-                    {"name": "gaussian_noise", "amplitude": [0.001, 0.015]},
-                    {"name": "time_stretch", "rate": [0.8, 1.25]},
-                    {"name": "pitch_shift", "semitones": [-4, 4]},
-                    {"name": "shift", "fraction": [-0.5, 0.5]},
-                ],
-            }
-        ]
-    },
-)
-# 32 log-mels of half a second: for tests and for trying things out.
-TINY = Sound(crop_seconds=0.48, features={"feature_size": 32}, augmentation=STRONG.augmentation)
-SOUNDS = {"strong": STRONG, "faithful": FAITHFUL, "tiny": TINY}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What `--preset` chooses."""
-
-    sound: Sound
-    """Features, distortions, and the length of a crop."""
     model: dict[str, Any] = field(default_factory=dict)
     """Arguments of `MBTConfig`."""
 
-    @property
-    def crop_seconds(self) -> float:
-        """Length of a pre-training crop."""
-        return self.sound.crop_seconds
-
     def extractor(self, **overrides) -> MBTFeatureExtractor:
-        """Create the feature extractor; `overrides` are further arguments of it."""
-        return self.sound.extractor(**overrides)
+        """Creates the feature extractor; `overrides` are further arguments of it."""
+        return MBTFeatureExtractor(**{**self.features, **overrides})
 
     def config(self, **overrides) -> MBTConfig:
-        """Create the config for the preset's features; `overrides` are further arguments of it."""
+        """Creates the config for the preset's features; `overrides` are further arguments of it."""
         return MBTConfig(**{"num_mel_bins": self.extractor().feature_size, **self.model, **overrides})
 
     def augmenter(self) -> MBTAugmentation:
-        """Create the distortions."""
-        return self.sound.augmenter()
+        """Creates the distortions."""
+        return MBTAugmentation(**self.augmentation)
 
 
+# The distortions that did best on real speech (docs/recipe.md): another channel, hidden stretches, a little of other
+# clips; no resizing, which makes voices alike.
+CHANNELS = {
+    "features": [
+        {"name": "mixup", "ratio": [0.0, 0.2]},
+        {"name": "band_equalizer", "gain": 1.0},
+        {"name": "fader", "gain": 0.5},
+        {"name": "time_mask", "width": 0.3},
+        {"name": "frequency_mask", "width": 0.3},
+    ]
+}
 PRESETS = {
-    # The shape that arXiv 2204.07402 found best for audio; 0.54 M parameters.
+    # 64 log-mels every 10 ms, two crops of an utterance, and the shape that arXiv 2204.07402 found best for audio:
+    # 0.53 M parameters.
     "strong": Preset(
-        STRONG,
+        crop_seconds=0.96,
+        augmentation=CHANNELS,
+        views="two_crops",
         model={
             "layer_type": "max_pool",
             "hidden_sizes": [32, 32],
@@ -124,9 +70,32 @@ PRESETS = {
             "pool_input_features": True,
         },
     ),
-    # arXiv 2309.03619: 2048 latents (its layers are not given: a one-channel ResNet-50 has that width).
+    # The 513 x 32 spectrogram of one second and the 2048 latents of arXiv 2309.03619 (its layers are not given: a
+    # one-channel ResNet-50 has that width); waveform distortions of its authors' sibling work, two of four a view.
     "faithful": Preset(
-        FAITHFUL,
+        crop_seconds=1.0,
+        features={
+            "feature_size": 513,
+            "hop_length": 512,
+            "win_length": 1024,
+            "n_fft": 1024,
+            "frequency_scale": "linear",
+            "min_frequency": 0.0,
+            "max_frequency": 8000.0,
+        },
+        augmentation={
+            "waveform": [
+                {
+                    "choose": 2,
+                    "of": [
+                        {"name": "gaussian_noise", "amplitude": [0.001, 0.015]},
+                        {"name": "time_stretch", "rate": [0.8, 1.25]},
+                        {"name": "pitch_shift", "semitones": [-4, 4]},
+                        {"name": "shift", "fraction": [-0.5, 0.5]},
+                    ],
+                }
+            ]
+        },
         model={
             "embedding_size": 64,
             "layer_type": "bottleneck",
@@ -140,9 +109,11 @@ PRESETS = {
             "redundancy_loss_weight": 0.0051,
         },
     ),
-    # Seconds on a CPU: for tests and for trying things out.
+    # 32 log-mels of half a second, seconds on a CPU: for tests and for trying things out.
     "tiny": Preset(
-        TINY,
+        crop_seconds=0.48,
+        features={"feature_size": 32},
+        augmentation=CHANNELS,
         model={
             "hidden_sizes": [8, 16, 24],
             "depths": [1, 1, 1],

@@ -102,7 +102,7 @@ class CropBatches(ABC):
 
 def chosen_views(args: PretrainArguments) -> str:
     """Returns `--views`, or the preset's own."""
-    return args.views or PRESETS[args.preset].sound.views
+    return args.views or PRESETS[args.preset].views
 
 
 class IndexedCropBatches(CropBatches):

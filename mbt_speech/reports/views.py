@@ -22,7 +22,7 @@ from feature_extraction.augmentation import MBTAugmentation
 from feature_extraction.feature_extraction_mbt import MBTFeatureExtractor
 from feature_extraction.speech import recording_seconds, to_waveform
 from mbt_speech.command_line import parse_overrides
-from mbt_speech.presets import SOUNDS
+from mbt_speech.presets import PRESETS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -35,7 +35,7 @@ Pair = tuple[Tensor, Tensor]
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("file", nargs="+", help="the recording to show, and others to mix it with")
-    parser.add_argument("--preset", choices=sorted(SOUNDS), default="strong", help="features and distortions")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="strong", help="features and distortions")
     parser.add_argument("--run", type=Path, help="folder of a pre-training run, for its features and distortions")
     parser.add_argument("--augmentation", help="JSON object of MBTAugmentation's arguments instead")
     parser.add_argument("--start_seconds", type=float, default=0.0, help="where the crop begins")
@@ -71,7 +71,7 @@ def main(args: Namespace) -> None:
 
 def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
     """Returns the features and distortions of the preset, or of a run."""
-    extractor, augmentation = SOUNDS[args.preset].extractor(), SOUNDS[args.preset].augmenter()
+    extractor, augmentation = PRESETS[args.preset].extractor(), PRESETS[args.preset].augmenter()
     if args.run is not None:
         extractor = MBTFeatureExtractor.from_pretrained(args.run)
         augmentation = MBTAugmentation.from_dict(json.loads((args.run / "augmentation.json").read_text()))
@@ -82,7 +82,7 @@ def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
 
 def read_crops(args: Namespace, sampling_rate: int) -> Tensor:
     """Reads a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
-    seconds = args.crop_seconds or SOUNDS[args.preset].crop_seconds
+    seconds = args.crop_seconds or PRESETS[args.preset].crop_seconds
     starts = [(file, args.start_seconds) for file in args.file]
     if len(starts) == 1:
         last = max(0.0, recording_seconds(args.file[0]) - seconds)
