@@ -1,5 +1,6 @@
 """Recipes, configurations of accelerate, and the command line that reads them."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_every_recipe_names_arguments_that_differ_from_the_defaults(recipe):
     args = parse_arguments(arguments_class, words if pretraining else [*words, "--model_name_or_path", "m"])
     defaults = {f.name: f.default for f in fields(arguments_class)}
     for name, value in values.items():
-        assert getattr(args, name) == value
+        assert getattr(args, name) == (json.dumps(value) if isinstance(value, dict) else value)
         assert value != defaults[name], f"{recipe.name}: {name} is the default"
 
 

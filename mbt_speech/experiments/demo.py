@@ -48,11 +48,12 @@ def main(args: Namespace) -> None:
         words = ("recipes/demo_pretrain.yaml", "--objective", objective)
         pretrain_once(*words, output_dir=OUTPUT_DIR / objective)
     encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
+    methods_of = {"frozen": [*encoders, RANDOM, STATS], "full": encoders, "supervised": [SUPERVISED]}
     for task, split_column in TASKS.items():
-        words = ("--label_column_name", task, "--split_column_name", split_column, "--model_name_or_path", *encoders)
-        frozen, full = (*words, RANDOM, STATS, *CONTINUE), (*words, SUPERVISED, *CONTINUE)
-        finetune("recipes/demo_frozen.yaml", *frozen, output_dir=OUTPUT_DIR / f"{task}_frozen")
-        finetune("recipes/demo_full.yaml", *full, output_dir=OUTPUT_DIR / f"{task}_full")
+        data = ("--label_column_name", task, "--split_column_name", split_column, *CONTINUE)
+        for name, methods in methods_of.items():
+            words = (f"recipes/demo_{name}.yaml", *data, "--model_name_or_path", *methods)
+            finetune(*words, output_dir=OUTPUT_DIR / f"{task}_{name}")
     report(collect())
     print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
 
@@ -94,5 +95,9 @@ def to_markdown(results: pd.DataFrame) -> str:
         values = [
             100 * results[(results["task"] == task) & (results["method"] == method)]["accuracy"] for task in tasks
         ]
-        rows.append([method, *(f"{of_task.mean():.1f} ± {of_task.std():.1f}" for of_task in values)])
+        rows.append([method, *(_mean_and_deviation(of_task) for of_task in values)])
     return markdown_table(["", *tasks], rows)
+
+
+def _mean_and_deviation(values: pd.Series) -> str:
+    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
