@@ -23,6 +23,7 @@ def test_every_recipe_names_arguments_that_differ_from_the_defaults(recipe):
     pretraining = "label_fraction" not in values
     arguments_class = PretrainArguments if pretraining else FinetuneArguments
     words = [str(recipe), *(() if "output_dir" in values else ("--output_dir", "x"))]
+    words += () if {"train_dir", "dataset_name"} & set(values) else ("--train_dir", "x")
     args = parse_arguments(arguments_class, words if pretraining else [*words, "--model_name_or_path", "m"])
     defaults = {f.name: f.default for f in fields(arguments_class)}
     for name, value in values.items():
