@@ -115,7 +115,8 @@ class MBTPreTrainedModel(PreTrainedModel):
 class MBTModel(MBTPreTrainedModel):
     """The encoder f with pooling over time: what is kept after pre-training."""
 
-    _keys_to_ignore_on_load_unexpected = (r"^projector\.", r"^classifier\.")  # of the heads, which stay in the file
+    # Heads, which stay in the file.
+    _keys_to_ignore_on_load_unexpected = [r"^projector\.", r"^classifier\."]  # noqa: RUF012 - transformers' own
 
     def __init__(self, config: MBTConfig):
         super().__init__(config)

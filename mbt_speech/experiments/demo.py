@@ -93,11 +93,12 @@ def to_markdown(results: pd.DataFrame) -> str:
     rows = [["chance", *(f"{100 * results[results['task'] == task]['chance'].mean():.1f}" for task in tasks)]]
     for method in results["method"].cat.categories:
         values = [
-            100 * results[(results["task"] == task) & (results["method"] == method)]["accuracy"] for task in tasks
+            100 * results.loc[(results["task"] == task) & (results["method"] == method), "accuracy"].to_numpy()
+            for task in tasks
         ]
         rows.append([method, *(_mean_and_deviation(of_task) for of_task in values)])
     return markdown_table(["", *tasks], rows)
 
 
-def _mean_and_deviation(values: pd.Series) -> str:
-    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
+def _mean_and_deviation(values: np.ndarray) -> str:
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
