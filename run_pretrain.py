@@ -33,6 +33,7 @@ from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
+from mbt_speech.training.estimate import describe_duration, seconds_of_crop
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     crops = open_crops(args, accelerator, extractor)
     max_steps = count_steps(args, crops.num_crops, accelerator.num_processes)
     sparsity = sparsify(args, accelerator, model, max_steps)
-    announce(args, accelerator, model, crops.extent, max_steps)
+    announce(args, accelerator, model, extractor, crops, max_steps)
     sample = crops.draw_sample()
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
@@ -153,16 +154,23 @@ def announce(
     args: PretrainArguments,
     accelerator: Accelerator,
     model: MBTForPreTraining,
-    extent: str,
+    extractor: MBTFeatureExtractor,
+    crops: CropBatches,
     max_steps: int,
 ) -> None:
-    """Say what is about to be trained, and which loss is as low as it can get."""
+    """Says what is about to be trained, about how long it takes, and which loss is as low as it can get."""
     batch_size = global_batch_size(args, accelerator.num_processes)
     millions = sum(p.numel() for p in model.mbt.parameters()) / 1e6
     accelerator.print(
         f"Pre-training {args.objective} ({args.preset}, encoder of {millions:.2f} M parameters) on "
-        f"{extent}: {max_steps} steps of {batch_size} pairs."
+        f"{crops.extent}: {max_steps} steps of {batch_size} pairs."
     )
+    if accelerator.device.type == "cpu":
+        seconds = 2 * batch_size / accelerator.num_processes * seconds_of_crop(model, frames_of_crop(crops, extractor))
+        accelerator.print(
+            f"Here the encoder takes about {describe_duration(seconds)} a step and "
+            f"{describe_duration(max_steps * seconds)} in all; distortions and projector come on top of that."
+        )
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
         if floor > 0:
@@ -224,9 +232,13 @@ def save_run(
     }
     if args.sparsity_method is not None:
         facts["sparse training"] = f"{args.sparsity_method}, density {args.density:g}"
-    num_frames = 1 + round(crops.crop_seconds * extractor.sampling_rate) // extractor.hop_length
-    cost = encoder_cost(model.mbt, num_frames)
+    cost = encoder_cost(model.mbt, frames_of_crop(crops, extractor))
     write_pretraining_card(args, model.config, cost, facts, log[-1], extractor.sampling_rate)
+
+
+def frames_of_crop(crops: CropBatches, extractor: MBTFeatureExtractor) -> int:
+    """Returns the number of feature frames of a crop."""
+    return 1 + round(crops.crop_seconds * extractor.sampling_rate) // extractor.hop_length
 
 
 if __name__ == "__main__":

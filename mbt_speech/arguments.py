@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, field, fields
 
 # Named here, so that --help need not import what they name.
-PRESET_NAMES = ("faithful", "strong", "tiny")
+PRESET_NAMES = ("faithful", "faithful_small", "strong", "tiny")
+# Arguments of pre-training whose defaults are a preset's: the batch of arXiv 2309.03619.
+PRESET_DEFAULTS = {name: {"per_device_train_batch_size": 64} for name in ("faithful", "faithful_small")}
 SPARSITY_METHODS = ("static", "magnitude", "rigl", "set")
 # Methods without a pre-trained encoder: as initialized and frozen, trained from scratch, statistics of log-mels.
 RANDOM, SUPERVISED, STATS = CONTROLS = ("random", "supervised", "stats")
@@ -79,7 +81,8 @@ class OptimizationArguments:
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides num_train_epochs if positive."})
     num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(
-        default=128, metadata={"help": "Clips that a process runs through the network at a time."}
+        default=128,
+        metadata={"help": "Clips that a process runs through the network at a time; of faithful presets 64."},
     )
     gradient_accumulation_steps: int = field(
         default=1, metadata={"help": "So many of these batches make the batch of one step; exact for every objective."}

@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
 
-from .arguments import RunArguments
+from .arguments import PRESET_DEFAULTS, PretrainArguments, RunArguments
 from .user_errors import DEBUG, DEBUG_HELP, OneSentence, missing
 
 RECIPE_NAME = "recipe.yaml"
@@ -54,9 +55,17 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
             if option not in parser._option_string_actions:  # before what is missing because of it
                 known = [f"--{name}" for name in names]
                 raise ValueError(f"There is no argument {option}{_nearest(option, known) or '.'}")
+        if arguments_class is PretrainArguments:
+            parser.set_defaults(**PRESET_DEFAULTS.get(_value_of("--preset", [*recipe, *words]), {}))
         return parser.parse_args_into_dataclasses([*recipe, *words])[0]
     except ValueError as error:
         parser.error(str(error))
+
+
+def _value_of(option: str, words: list[str]) -> str:
+    """Returns what an option is given last, `--option value` or `--option=value`; nothing if it is not."""
+    values = [after for word, after in pairwise([*words, ""]) if word == option]
+    return (values + [word.partition("=")[2] for word in words if word.startswith(f"{option}=")] or [""])[-1]
 
 
 def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:

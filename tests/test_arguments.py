@@ -56,7 +56,7 @@ def test_shares_of_the_labels_are_shares(capsys):
     [
         ("learning_rate: yes", "invalid float value: 'True'"),
         ("max_steps: 1.5", "invalid int value: '1.5'"),
-        ("preset: enormous", "choose from 'faithful', 'strong', 'tiny'"),
+        ("preset: enormous", "choose from 'faithful', 'faithful_small', 'strong', 'tiny'"),
         ("learning_rate: .nan", "--learning_rate must be a number"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases"),
         ("seed: " + "[" * 50_000, "cannot be read"),
@@ -106,3 +106,19 @@ def test_a_token_is_taken_out_of_what_is_shown_however_it_is_written(monkeypatch
     monkeypatch.setenv("HF_TOKEN", "hf_environment\nhf_more")
     text = redact("Illegal header value b'Bearer hf_environment\\nhf_more' and hf_more, hf_given", "hf_given")
     assert text == "Illegal header value b'Bearer ***' and ***, ***"
+
+
+@pytest.mark.parametrize(
+    ("words", "batch_size"),
+    [
+        ("--preset faithful", 64),
+        ("--preset=faithful_small", 64),
+        ("--preset faithful --per_device_train_batch_size 16", 16),
+        ("--preset faithful --preset strong", 128),
+        ("", 128),
+    ],
+)
+def test_a_faithful_preset_brings_the_batch_of_the_paper(words, batch_size):
+    args = parse_arguments(PretrainArguments, ["--train_dir", "x", "--output_dir", "y", *words.split()])
+    assert args.per_device_train_batch_size == batch_size
+    assert args.num_train_epochs == 50

@@ -1,0 +1,35 @@
+"""How long a run will take, measured before it starts.
+
+Axes: T frames of a crop, M mel bins.
+"""
+
+import time
+
+import torch
+
+from modeling_mbt import MBTForPreTraining
+
+NUM_CROPS = 4
+
+
+def seconds_of_crop(model: MBTForPreTraining, num_frames: int) -> float:
+    """Times the encoder's forward and backward pass over a crop of T frames, on the CPU; the model stays as it is."""
+    was_training = model.training
+    model.eval()  # batch norm's statistics stay what they are
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(NUM_CROPS, num_frames, model.config.num_mel_bins, generator=generator)
+    seconds = 0.0
+    for _ in range(2):  # the first one also plans the convolutions
+        start = time.perf_counter()
+        model.mbt(features).pooler_output.sum().backward()
+        seconds = time.perf_counter() - start
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return seconds / NUM_CROPS
+
+
+def describe_duration(seconds: float) -> str:
+    """Returns a duration in the unit in which people say it."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
