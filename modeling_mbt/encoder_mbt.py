@@ -4,10 +4,14 @@ Axes: B clips, C channels, T input frames, T' output frames, M mel bins, F frequ
 """
 
 import math
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mbt import MBTConfig
 
@@ -27,12 +31,19 @@ class MBTConvLayer(nn.Module):
         self.activation = nn.ReLU(inplace=True) if activation else nn.Identity()
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the layer's output and the mask of its frames."""
+        """Computes the layer's output and the mask of its frames."""
         hidden_states = self.activation(self.normalization(self.convolution(hidden_states)))
         return mask_frames(hidden_states, stride_mask(mask, self.convolution.stride[0]))
 
 
-class MBTMaxPoolLayer(nn.Module):
+class MBTPlainLayer(MBTConvLayer, GradientCheckpointingLayer):
+    """A layer of its own: 3x3."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride=(1, 1)):
+        super().__init__(in_channels, out_channels, 3, stride)
+
+
+class MBTMaxPoolLayer(GradientCheckpointingLayer):
     """Convolution of stride 1, max pooling by the stride, then batch norm and ReLU: (B, C, T, F).
 
     Pooling comes before batch norm, which so reads a quarter of the memory. Frames that are padding never win over
@@ -47,7 +58,7 @@ class MBTMaxPoolLayer(nn.Module):
         self.time_stride = stride[0]
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the layer's output and the mask of its frames."""
+        """Computes the layer's output and the mask of its frames."""
         hidden_states = self.convolution(hidden_states)
         if mask is not None:
             lowest = torch.finfo(hidden_states.dtype).min
@@ -58,7 +69,7 @@ class MBTMaxPoolLayer(nn.Module):
         return mask_frames(torch.relu(self.normalization(hidden_states)), mask)
 
 
-class MBTBottleneckLayer(nn.Module):
+class MBTBottleneckLayer(GradientCheckpointingLayer):
     """Residual layer of ResNet-50 (arXiv 1512.03385), the stride in its 3x3 convolution: (B, C, T, F)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride=(1, 1)):
@@ -72,7 +83,7 @@ class MBTBottleneckLayer(nn.Module):
         self.expansion = MBTConvLayer(reduced, out_channels, 1, activation=False)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the layer's output and the mask of its frames."""
+        """Computes the layer's output and the mask of its frames."""
         residual = hidden_states if self.shortcut is None else self.shortcut(hidden_states, mask)[0]
         for layer in (self.reduction, self.convolution, self.expansion):
             hidden_states, mask = layer(hidden_states, mask)
@@ -88,7 +99,7 @@ class MBTEncoder(nn.Module):
         if config.embedding_size is not None:
             self.stem = MBTConvLayer(1, config.embedding_size, 7, (2, 2))
             channels = config.embedding_size
-        layer_class = {"plain": _plain_layer, "max_pool": MBTMaxPoolLayer, "bottleneck": MBTBottleneckLayer}[
+        layer_class = {"plain": MBTPlainLayer, "max_pool": MBTMaxPoolLayer, "bottleneck": MBTBottleneckLayer}[
             config.layer_type
         ]
         layers = []
@@ -98,31 +109,61 @@ class MBTEncoder(nn.Module):
                 layers.append(layer_class(channels, size, stride if depth == 0 else (1, 1)))
                 channels = size
         self.layers = nn.ModuleList(layers)
+        self.last_of_stages = {end - 1 for end in accumulate(config.depths)}
         widths = [config.local_size, *config.frame_hidden_sizes]
         self.frame_layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
         self.concatenates = config.concatenate_local_features
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Give the frames and their mask."""
-        hidden_states, mask = mask_frames(input_features.unsqueeze(1), mask)
+    def forward(
+        self, input_features: Tensor, mask: Tensor | None = None, hidden_states: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Computes the frames and their mask.
+
+        Args:
+            input_features: (B, T, M).
+            mask: 1 for real frames, 0 for padding, (B, T).
+            hidden_states: A list that gets the output of each stage, (B, T_s, F_s C_s), and of each linear layer but
+                the last, (B, T', H_l); padding is 0 in all of them.
+        """
+        maps, mask = mask_frames(input_features.unsqueeze(1), mask)
         if self.stem is not None:
-            hidden_states, mask = self.stem(hidden_states, mask)
+            maps, mask = self.stem(maps, mask)
             # Values are >= 0 here, so that a frame of zeros never wins over a real one.
-            hidden_states = nn.functional.max_pool2d(hidden_states, 3, stride=2, padding=1)
-            hidden_states, mask = mask_frames(hidden_states, stride_mask(mask, 2))
-        for layer in self.layers:
-            hidden_states, mask = layer(hidden_states, mask)
+            maps = nn.functional.max_pool2d(maps, 3, stride=2, padding=1)
+            maps, mask = mask_frames(maps, stride_mask(mask, 2))
+        for number, layer in enumerate(self.layers):
+            maps, mask = layer(maps, mask)
+            if hidden_states is not None and number in self.last_of_stages:
+                hidden_states.append(_flatten(maps))
         if not self.frame_layers:
-            return hidden_states.mean(dim=3).transpose(1, 2), mask
-        frames = local = hidden_states.permute(0, 2, 3, 1).flatten(2)
-        for layer in self.frame_layers:
+            return maps.mean(dim=3).transpose(1, 2), mask
+        frames = local = _flatten(maps)
+        for number, layer in enumerate(self.frame_layers):
             frames = torch.relu(layer(self.dropout(frames)))
+            if hidden_states is not None and number < len(self.frame_layers) - 1:
+                hidden_states.append(frames if mask is None else frames * mask.unsqueeze(-1).to(frames.dtype))
         return torch.cat([local, frames], dim=-1) if self.concatenates else frames, mask
 
 
-def _plain_layer(in_channels: int, out_channels: int, stride) -> MBTConvLayer:
-    return MBTConvLayer(in_channels, out_channels, 3, stride)
+def _flatten(maps: Tensor) -> Tensor:
+    """(B, C, T, F) to frames (B, T, F C)."""
+    return maps.permute(0, 2, 3, 1).flatten(2)
+
+
+@contextmanager
+def kept_statistics(module: nn.Module) -> Iterator[None]:
+    """Keeps running statistics as they are while a layer is computed anew, which would count the batch twice."""
+    norms: list[Any] = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0  # to leave out the statistics instead would be another computation
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:

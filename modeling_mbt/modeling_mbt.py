@@ -4,10 +4,13 @@ Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, P po
 a frame.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
@@ -21,6 +24,7 @@ from .encoder_mbt import (
     MBTBottleneckLayer,
     MBTEncoder,
     first_unseen_step,
+    kept_statistics,
     stride_mask,
     time_stride,
 )
@@ -50,6 +54,8 @@ class MBTForPreTrainingOutput(ModelOutput):
         projections_b: The same of the second view.
         representations: The pooled frames of the first view, (B, P).
         representations_b: The same of the second view, (B, P).
+        hidden_states: On request those of the first view, as [`MBTModel`] gives them.
+        hidden_states_b: The same of the second view.
     """
 
     loss: Tensor | None = None
@@ -59,6 +65,8 @@ class MBTForPreTrainingOutput(ModelOutput):
     projections_b: Tensor | None = None
     representations: Tensor | None = None
     representations_b: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states_b: tuple[Tensor, ...] | None = None
 
 
 class MBTPreTrainedModel(PreTrainedModel):
@@ -70,7 +78,23 @@ class MBTPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = "audio"
     accepts_loss_kwargs = False  # the losses are means over the batch: Trainer divides by the accumulation steps
-    _no_split_modules = ["MBTConvLayer", "MBTBottleneckLayer"]  # noqa: RUF012 - transformers' own declaration
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MBTPlainLayer", "MBTMaxPoolLayer", "MBTBottleneckLayer"]  # noqa: RUF012 - transformers' own declaration
+
+    def _set_gradient_checkpointing(  # pyright: ignore[reportIncompatibleMethodOverride] - 5.20 has fewer parameters
+        self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs
+    ):
+        """Tells the layers when one is computed anew, so that batch norm does not count its batch twice.
+
+        Torch says so of checkpoints that are not reentrant, and so they are none, whatever was asked for.
+        """
+        if enable:
+            gradient_checkpointing_func = partial(
+                gradient_checkpointing_func,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), kept_statistics(self)),
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -127,19 +151,23 @@ class MBTModel(MBTPreTrainedModel):
         self,
         input_features: Tensor,
         attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
-        """Represent a batch of clips.
+        """Represents a batch of clips.
 
         Args:
             input_features: Features of `MBTFeatureExtractor`, (B, T, M).
             attention_mask: 1 for real frames, 0 for padding, (B, T); without it every frame is real.
+            output_hidden_states: Also return what the layers give; by default as the config says.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like: a convolutional encoder has none).
 
         Returns:
-            `last_hidden_state` (B, T', H), zero in padding frames, and `pooler_output` (B, P).
+            `last_hidden_state` (B, T', H), zero in padding frames, `pooler_output` (B, P), and on request
+            `hidden_states`: of each stage of convolutions (B, T_s, F_s C_s) at the stage's own rate, of each linear
+            layer but the last (B, T', H_l), and `last_hidden_state`.
 
         Raises:
             ValueError: The features do not have the config's `num_mel_bins`.
@@ -150,11 +178,16 @@ class MBTModel(MBTPreTrainedModel):
                 f"{tuple(input_features.shape)}: use the feature extractor saved beside it."
             )
         input_features = input_features.to(self.dtype)
-        frames, mask = self.encoder(input_features, attention_mask)
+        hidden_states = [] if _wants_hidden_states(self, output_hidden_states) else None
+        frames, mask = self.encoder(input_features, attention_mask, hidden_states)
         if mask is not None:
             frames = frames * mask.unsqueeze(-1).to(frames.dtype)
         pooled = pool_frames(frames, input_features, attention_mask, self.config)
-        output = BaseModelOutputWithPooling(last_hidden_state=frames, pooler_output=pooled)
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=frames,
+            pooler_output=pooled,
+            hidden_states=None if hidden_states is None else (*hidden_states, frames),
+        )
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
 
@@ -180,10 +213,11 @@ class MBTForPreTraining(MBTPreTrainedModel):
         attention_mask: Tensor | None = None,
         attention_mask_b: Tensor | None = None,
         return_loss: bool = True,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> MBTForPreTrainingOutput | tuple[Tensor, ...]:
-        """Project two views of a batch of crops and compare them.
+        """Projects two views of a batch of crops and compare them.
 
         Args:
             input_features: The first view, (B, T, M).
@@ -191,6 +225,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
             attention_mask: 1 for real frames of the first view, (B, T).
             attention_mask_b: 1 for real frames of the second view, (B, T).
             return_loss: Compute the objective.
+            output_hidden_states: Also return the encoder's `hidden_states` of both views, as `MBTModel` does.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like).
 
@@ -199,9 +234,12 @@ class MBTForPreTraining(MBTPreTrainedModel):
                 short to predict anything.
         """
         output = MBTForPreTrainingOutput()
-        output["representations"], output["projections"] = self._view(input_features, attention_mask)
+        hidden = _wants_hidden_states(self, output_hidden_states)
+        view = self._view(input_features, attention_mask, hidden)
+        output["representations"], output["projections"], output["hidden_states"] = view
         if input_features_b is not None:
-            output["representations_b"], output["projections_b"] = self._view(input_features_b, attention_mask_b)
+            view = self._view(input_features_b, attention_mask_b, hidden)
+            output["representations_b"], output["projections_b"], output["hidden_states_b"] = view
             if return_loss:
                 objective = self.compare(output["projections"], output["projections_b"])
                 for name, value in objective._asdict().items():
@@ -223,15 +261,19 @@ class MBTForPreTraining(MBTPreTrainedModel):
 
     def project(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Z = g(f(y)): (B, T, M) -> (B, D); of `"cpc"` the mean over the latents of a clip's frames."""
-        return clip_latents(self._view(input_features, attention_mask)[1])
+        return clip_latents(self._view(input_features, attention_mask, False)[1])
 
-    def _view(self, input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Representations and projections."""
-        output = self.mbt(input_features, attention_mask, return_dict=True)
+    def _view(
+        self, input_features: Tensor, attention_mask: Tensor | None, output_hidden_states: bool
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Computes representations, projections and, on request, hidden states."""
+        output = self.mbt(input_features, attention_mask, output_hidden_states, return_dict=True)
         if isinstance(self.projector, MBTProjector):
-            return output.pooler_output, self.projector(output.pooler_output[:, : self.config.projected_size])
-        mask = stride_mask(attention_mask, time_stride(self.config))
-        return output.pooler_output, self.projector(output.last_hidden_state, mask)
+            projections = self.projector(output.pooler_output[:, : self.config.projected_size])
+        else:
+            mask = stride_mask(attention_mask, time_stride(self.config))
+            projections = self.projector(output.last_hidden_state, mask)
+        return output.pooler_output, projections, output.hidden_states
 
 
 class MBTForSequenceClassification(MBTPreTrainedModel):
@@ -265,10 +307,11 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
         input_features: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        """Classify a batch of clips.
+        """Classifies a batch of clips.
 
         Args:
             input_features: Features of `MBTFeatureExtractor`, (B, T, M).
@@ -276,6 +319,7 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
             labels: Class ids, (B,), values to regress on, (B,) or (B, num_labels), or for several labels a clip 0. or
                 1. for each, (B, num_labels). The config's `problem_type` says which; while it is `None`, the labels'
                 type and number decide, as in transformers' own classifiers.
+            output_hidden_states: Also return the encoder's `hidden_states`, as `MBTModel` does.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like).
 
@@ -283,12 +327,13 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
             `logits` (B, num_labels) and, with labels, the `loss`: mean cross-entropy, squared error, or binary
             cross-entropy.
         """
-        pooled = self.mbt(input_features, attention_mask, return_dict=True).pooler_output
-        logits = self.classifier(self.dropout(pooled))
+        hidden = _wants_hidden_states(self, output_hidden_states)
+        encoded = self.mbt(input_features, attention_mask, hidden, return_dict=True)
+        logits = self.classifier(self.dropout(encoded.pooler_output))
         loss = None
         if labels is not None:
             loss = ForSequenceClassificationLoss(labels, logits.float(), self.config)
-        output = SequenceClassifierOutput(loss=loss, logits=logits)
+        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
 
@@ -299,6 +344,10 @@ def _objective_arguments(config: MBTConfig) -> dict:
         "latent_normalization_strength": config.latent_normalization_strength,
         "objective_kwargs": config.objective_kwargs,
     }
+
+
+def _wants_hidden_states(model: PreTrainedModel, output_hidden_states: bool | None) -> bool:
+    return bool(model.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
 
 
 def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:

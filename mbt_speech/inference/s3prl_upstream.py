@@ -12,7 +12,6 @@ Axes: B clips, T' output frames, H hidden size.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .speech_encoder import SpeechEncoder
@@ -54,19 +53,7 @@ class UpstreamExpert(nn.Module):
         Raises:
             ValueError: A clip is empty, shorter than a window, not of floats, or holds NaN or infinity.
         """
-        linear_outputs: list[Tensor] = []
-
-        def keep(layer, inputs, output):
-            linear_outputs.append(output)
-
-        # Hooks of this call alone: copies of the module on several devices must not share a list.
-        hooks = [layer.register_forward_hook(keep) for layer in self.encoder.model.encoder.frame_layers]
-        try:
-            last = self.encoder(list(wavs)).last_hidden_state
-        finally:
-            for hook in hooks:
-                hook.remove()
-        lengths = torch.tensor([len(wav) for wav in wavs], device=last.device)
-        real = self.encoder.real_frames(last.shape[1], lengths).to(last.dtype).unsqueeze(-1)
-        earlier = [torch.relu(output) * real for output in linear_outputs[:-1] if output.shape == last.shape]
-        return {"hidden_states": [*earlier, last], "last_hidden_state": last}
+        output = self.encoder(list(wavs), output_hidden_states=True)
+        last = output.last_hidden_state
+        alike = [hidden for hidden in output.hidden_states[:-1] if hidden.shape == last.shape]
+        return {"hidden_states": [*alike, last], "last_hidden_state": last}

@@ -137,13 +137,19 @@ class SpeechEncoder(nn.Module):
         starts = torch.arange(num_frames, device=lengths.device) * self.samples_per_frame
         return starts <= lengths[:, None]
 
-    def forward(self, waveforms: Tensor | Sequence[Any], lengths: Tensor | None = None) -> Any:
+    def forward(
+        self,
+        waveforms: Tensor | Sequence[Any],
+        lengths: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Any:
         """Represents clips, on the encoder's device.
 
         Args:
             waveforms: In [-1, 1] at the extractor's rate: (B, S), or B arrays or tensors (S,) of any lengths.
             lengths: With waveforms (B, S) on the encoder's device, padded at their ends, the samples of each clip,
                 (B,); such waveforms are not checked.
+            output_hidden_states: Also return the `hidden_states` of the layers, as `MBTModel` does.
 
         Returns:
             `last_hidden_state` (B, T', H), zero past a clip's end, and `pooler_output` (B, H).
@@ -154,7 +160,8 @@ class SpeechEncoder(nn.Module):
         if lengths is not None:
             assert isinstance(waveforms, Tensor)
             features, mask = self.extractor.extract(waveforms, lengths)
-            return self.model(self.extractor.normalize(features, mask), mask, return_dict=True)
+            features = self.extractor.normalize(features, mask)
+            return self.model(features, mask, output_hidden_states=output_hidden_states, return_dict=True)
         inputs = self.extractor(
             waveforms,  # pyright: ignore[reportArgumentType] - a tensor (B, S) is a batch of clips
             sampling_rate=self.sampling_rate,
@@ -162,7 +169,7 @@ class SpeechEncoder(nn.Module):
             return_tensors="pt",
             device=self.model.device,
         )
-        return self.model(**inputs, return_dict=True)
+        return self.model(**inputs, output_hidden_states=output_hidden_states, return_dict=True)
 
 
 class SpeechClassifier(SpeechEncoder):

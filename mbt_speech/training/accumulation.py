@@ -5,6 +5,7 @@ Axes: k micro-batches of B pairs in each of W processes, N = W k B pairs in the 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,7 +44,8 @@ def backpropagate_views(
     model: MBTForPreTraining = accelerator.unwrap_model(network)
     random_state = _random_state(accelerator.device)
     outputs = _project_all(network, micro_batches)
-    output = MBTForPreTrainingOutput(**{name: torch.cat([one[name] for one in outputs]) for name in outputs[0]})
+    joined: dict[str, Any] = {name: torch.cat([one[name] for one in outputs]) for name in outputs[0]}
+    output = MBTForPreTrainingOutput(**joined)
     gradients = _differentiate(model, output)
     rows = [len(one["projections"]) for one in outputs]
     with _replayed(random_state, accelerator.device):
@@ -52,7 +54,7 @@ def backpropagate_views(
         ):
             is_last = number == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(network):
-                again = network(*views, return_loss=False)
+                again = network(*views, return_loss=False, output_hidden_states=False)
                 accelerator.backward(
                     sum(
                         (z * slice_.to(z.dtype)).sum()
@@ -93,7 +95,7 @@ def backpropagate_mean(
 def _project_all(network: nn.Module, micro_batches: Sequence[Views]) -> list[MBTForPreTrainingOutput]:
     """Run the first pass, which leaves the buffers (running statistics of batch norm) as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    outputs = [network(*views, return_loss=False) for views in micro_batches]
+    outputs = [network(*views, return_loss=False, output_hidden_states=False) for views in micro_batches]
     for buffer, before in buffers:
         buffer.copy_(before)
     return outputs
