@@ -329,7 +329,7 @@ class FinetuneArguments(RunArguments):
     )
     freeze_encoder: bool = field(
         default=False,
-        metadata={"help": "Fit a logistic regression on the frozen encoder, its strength chosen on validation, and "
+        metadata={"help": "Fit a linear classifier on the frozen encoder, its kind chosen on validation, and "
                   "leave it at that instead of training the whole network from there; steps, learning rates and the "
                   "like then play no part."},
     )  # fmt: skip

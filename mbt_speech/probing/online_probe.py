@@ -28,7 +28,7 @@ class OnlineProbe:
     """Fits classifiers on frozen representations of the training split and scores them on the validation split.
 
     `eval_frozen_knn20_accuracy`: the 20 nearest training clips by cosine vote, weighted by their distance.
-    `eval_frozen_linear_accuracy`: logistic regression, its strength chosen on a fifth of the training split. The model
+    `eval_frozen_linear_accuracy`: a linear classifier, its kind chosen on a fifth of the training split. The model
     with the best linear accuracy is kept in `best`.
 
     Args:

@@ -49,13 +49,15 @@ PROTOCOL = """\
   kept is the encoder.
 * **Splits.** A task's recordings are divided into train, validation and test before anything is learned, by the data
   set or by its recipe. The test split is used once for each classifier, after everything about it has been chosen.
-* **Shares of the labels** are drawn from the training split, stratified, with at least one clip of each class. With
-  one seed a smaller share is contained in every larger one.
-* **Frozen encoders**: every clip is represented once; a multinomial logistic regression is fitted on standardized
-  representations, its regularization chosen on the validation split. **Trained encoders**: encoder and linear
-  classifier are trained together, for a number of steps that is set beforehand.
-* **Controls.** `random` is the same architecture as it is initialized, `stats` the mean and standard deviation of the
-  log-mel spectrogram over time, `supervised` the same architecture trained on the given labels alone.
+* **Shares of the labels** are drawn from the training and the validation split, stratified, with at least one clip of
+  each class. With one seed a smaller share is contained in every larger one.
+* **Frozen encoders**: every clip is represented once; a regularized discriminant analysis or a multinomial logistic
+  regression is fitted on standardized representations. Validation, or cross-validation where it has few clips,
+  chooses kind and strength, and the choice learns from all labels given. **Trained encoders** start at that head, and
+  weights on the way to the trained ones are chosen on validation.
+* **Controls.** `random` is the same architecture as it is initialized, `stats` mean, deviation and
+  maximum of the log-mels and of their slopes over time, `supervised` the same architecture trained on the given labels
+  alone.
 * **Seeds and intervals.** In a sweep a seed decides which labels are given and how the classifier starts; the encoder
   is one checkpoint. Means are over seeds, with half of Student's 95 % interval where it says so. Differences are
   paired by seed; where an interval holds zero, no difference is shown. A difference between *objectives* takes several
