@@ -125,8 +125,10 @@ class CheckpointArguments:
     )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(
-        default="none", metadata={"help": "Tracker.", "choices": ["none", "tensorboard", "wandb", "all"]}
-    )
+        default="none",
+        metadata={"help": "Tracker, a package to install; all is every one that is installed.",
+                  "choices": ["none", "tensorboard", "trackio", "wandb", "all"]},
+    )  # fmt: skip
     save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints; 0 saves none on the way."})
     save_total_limit: int = field(default=2, metadata={"help": "Checkpoints that are kept."})
     resume_from_checkpoint: str | None = field(

@@ -149,7 +149,7 @@ def write_classifier_card(
     evaluation = EvalResult(
         task_type="audio-classification",
         task_name=str(best["task"]),
-        dataset_type=args.dataset_name or "audiofolder",
+        dataset_type=_name_on_hub(args) or "audiofolder",
         dataset_name=source(args),
         dataset_split="test",
         metric_type="accuracy",
@@ -165,6 +165,11 @@ def _weights(alpha: float | None) -> str:
     return (
         f" Its weights lie {alpha:g} of the way from those of the frozen encoder (0) to the fine-tuned network's (1)."
     )
+
+
+def _name_on_hub(args: RunArguments) -> str | None:
+    """Returns the data set's name, unless it is a folder of this machine."""
+    return args.dataset_name if args.dataset_name and not Path(args.dataset_name).exists() else None
 
 
 def _name(args: RunArguments) -> str:
@@ -189,7 +194,7 @@ def _write(
     args: RunArguments, pipeline_tag: str, sections: Sequence[str], evaluations: list[EvalResult] | None = None
 ) -> None:
     name = _name(args).split("/")[-1]
-    on_hub = args.dataset_name if args.dataset_name and not Path(args.dataset_name).exists() else None
+    on_hub = _name_on_hub(args)
     data = ModelCardData(
         license=args.hub_license,
         library_name="transformers",

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, LoggerType, ProjectConfiguration, set_seed
 from transformers.utils import logging
 
 from mbt_speech.arguments import RunArguments
@@ -68,6 +69,7 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    check_tracker(args.report_to)
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=args.output_dir):
@@ -96,3 +98,13 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
     if args.report_to != "none":
         accelerator.init_trackers(name)
     return accelerator
+
+
+def check_tracker(report_to: str) -> None:
+    """Checks that a tracker is installed: accelerate leaves one that is not out without a word.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    if report_to not in ("none", "all") and LoggerType(report_to) not in get_available_trackers():
+        raise ImportError(f"--report_to {report_to} needs that package: pip install {report_to}.")

@@ -1,0 +1,62 @@
+"""What trackers are told, and what a run says of one that is not installed.
+
+Trackio needs an older Pillow than the one that these tests are pinned to: what accelerate calls of it takes its place.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from accelerate import tracking
+from accelerate.utils import LoggerType
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import run_pretrain
+from mbt_speech.training.run_log import read_log
+from mbt_speech.user_errors import explain_user_errors
+from tests.support.runs import pretrain
+
+
+@pytest.fixture
+def trackio(monkeypatch):
+    """What a run gives to Trackio: (what, values, step)."""
+    told = []
+    run = SimpleNamespace(
+        log=lambda values, step: told.append(("log", values, step)), finish=lambda: told.append(("finish", {}, None))
+    )
+
+    def init(project):
+        told.append(("init", {"project": project}, None))
+        return run
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TRACKIO])
+    return told
+
+
+def test_trackio_is_told_every_line_of_the_log_and_the_end(trackio, speech_folder, tmp_path):
+    pretrain(tmp_path / "run", "--train_dir", speech_folder, "--report_to", "trackio")
+    first, *lines, last = trackio
+    assert first == ("init", {"project": "pretrain"}, None)
+    assert last[0] == "finish"
+    logged = {line["step"]: line["loss"] for line in read_log(tmp_path / "run")}
+    assert {step: values["train/loss"] for _, values, step in lines} == pytest.approx(logged)
+
+
+def test_tensorboard_is_told_every_line_of_the_log(speech_folder, tmp_path):
+    pretrain(tmp_path / "run", "--train_dir", speech_folder, "--report_to", "tensorboard")
+    (events,) = (tmp_path / "run").rglob("*tfevents*")
+    found = EventAccumulator(str(events)).Reload().Scalars("train/loss")
+    logged = {line["step"]: line["loss"] for line in read_log(tmp_path / "run")}
+    assert {one.step: one.value for one in found} == pytest.approx(logged)
+
+
+@pytest.mark.parametrize("name", ["trackio", "wandb"])
+def test_a_tracker_that_is_not_installed_is_named_with_its_command(name, speech_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
+    words = ["--train_dir", str(speech_folder), "--output_dir", str(tmp_path / "run"), "--report_to", name]
+    with pytest.raises(SystemExit) as end, explain_user_errors(words):
+        run_pretrain.main(words)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"pip install {name}.")
+    assert not (tmp_path / "run").exists()
