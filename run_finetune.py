@@ -25,7 +25,7 @@ from accelerate.utils import set_seed
 
 from feature_extraction import MBTAugmentation
 from mbt_speech.data.label_fractions import select_label_fraction
-from mbt_speech.data.labelled_speech import PARTS, LabelledSpeech, load_labelled_speech
+from mbt_speech.data.labeled_speech import SPLITS, LabeledSpeech, load_labeled_speech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier, chance, fit_frozen, put_on
 from mbt_speech.probing.encoders import MBTFrozenEncoder
@@ -36,7 +36,7 @@ from mbt_speech.probing.methods import Methods
 from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
-from mbt_speech.reports.results import Results, Run
+from mbt_speech.reports.results import Results, SweepRun
 from mbt_speech.training.fine_tuning import FullTraining, Pace
 from mbt_speech.training.head_first import FROM_PROBE, FROM_SCRATCH, fine_tune_head_first, train_from_scratch
 from mbt_speech.training.hub_uploads import HubUploads
@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = create_accelerator(args, "finetune", args.seed[0])
     uploads = HubUploads(args, accelerator)
     methods = Methods(args)
-    speech = load_labelled_speech(args, accelerator, methods.sampling_rate)
+    speech = load_labeled_speech(args, accelerator, methods.sampling_rate)
     announce(args, accelerator, speech)
-    runs = [Run(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
+    runs = [SweepRun(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
     results = Results(args, speech, runs)
     task = Task(args, accelerator, methods, speech, uploads, alone=len(runs) == 1)
     write_recipe(args, accelerator.is_main_process)
@@ -81,9 +81,9 @@ def main(argv: list[str] | None = None) -> None:
     uploads.finish()
 
 
-def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech) -> None:
+def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech) -> None:
     """Say what is to be learned from what."""
-    sizes = ", ".join(f"{len(speech.rows[part])} {part}" for part in PARTS)
+    sizes = ", ".join(f"{len(speech.rows[split])} {split}" for split in SPLITS)
     words = f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips"
     if speech.unit == "frames":
         accelerator.print(f"{words}, whose frames are classified.")
@@ -99,25 +99,25 @@ class Task:
     args: FinetuneArguments
     accelerator: Accelerator
     methods: Methods
-    speech: LabelledSpeech
+    speech: LabeledSpeech
     uploads: HubUploads
     alone: bool
     """Whether one classifier is fitted, and not a sweep."""
     _examples: dict[tuple[str, int], Examples] = field(default_factory=dict)
 
-    def fit(self, run: Run) -> Classifier:
+    def fit(self, run: SweepRun) -> Classifier:
         """Fit one classifier on its share of the labels."""
         set_seed(run.seed)
-        rows = {part: self.labelled_rows(part, run) for part in ("train", "validation")}
+        rows = {split: self.labeled_rows(split, run) for split in ("train", "validation")}
         if not self.args.freeze_encoder:
             return self.train(run, rows)
         examples = self.represent(run.method, run.seed)
-        chosen = {part: examples.choose(part, own, run.seed) for part, own in rows.items()}
+        chosen = {split: examples.choose(split, own, run.seed) for split, own in rows.items()}
         return fit_frozen(examples, chosen, len(self.speech.label_names), run.seed)
 
-    def labelled_rows(self, part: str, run: Run) -> np.ndarray:
-        """Give the positions of the clips of a part whose labels are given."""
-        rows = self.speech.rows[part]
+    def labeled_rows(self, split: str, run: SweepRun) -> np.ndarray:
+        """Give the positions of the clips of a split whose labels are given."""
+        rows = self.speech.rows[split]
         return rows[select_label_fraction(self.speech.clips.labels[rows], run.label_fraction, run.seed)]
 
     def represent(self, method: str, seed: int) -> Examples:
@@ -128,7 +128,7 @@ class Task:
             self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
         return self._examples[made]
 
-    def train(self, run: Run, rows: dict[str, np.ndarray]) -> Classifier:
+    def train(self, run: SweepRun, rows: dict[str, np.ndarray]) -> Classifier:
         """Train an encoder with its classifier: from scratch, or from the head that fits it as it is."""
         args, output_dir = self.args, Path(self.args.output_dir)
         output_dir = output_dir if self.alone else output_dir / "runs" / run.name
@@ -153,7 +153,7 @@ class Task:
         self.accelerator.free_memory()
         return classifier
 
-    def training_from_head(self, run: Run, head: LinearHead, rows: np.ndarray) -> FullTraining:
+    def training_from_head(self, run: SweepRun, head: LinearHead, rows: np.ndarray) -> FullTraining:
         """Set up the training of an encoder from a head that was fitted on it."""
         set_seed(run.seed)
         encoder = self.methods.frozen_encoder(run.method, run.seed)
@@ -161,7 +161,7 @@ class Task:
         model = put_on(encoder.model, head, self.speech.label_names)
         return self.training(run, rows, model, FROM_PROBE, self.args, self.args.encoder_learning_rate)
 
-    def training_from_scratch(self, run: Run, learning_rate: float, rows: np.ndarray) -> FullTraining:
+    def training_from_scratch(self, run: SweepRun, learning_rate: float, rows: np.ndarray) -> FullTraining:
         """Set up the training of a new network."""
         set_seed(run.seed)
         model = self.methods.classifier(run.method, self.speech.label_names)
@@ -170,7 +170,7 @@ class Task:
 
     def training(
         self,
-        run: Run,
+        run: SweepRun,
         rows: np.ndarray,
         model: MBTForSequenceClassification,
         pace: Pace,
@@ -191,7 +191,7 @@ class Task:
             encoder_learning_rate,
         )
 
-    def save(self, run: Run, classifier: Classifier) -> None:
+    def save(self, run: SweepRun, classifier: Classifier) -> None:
         """Save an MBT model and its extractor at the top of `output_dir`."""
         fitted, extractor = classifier.fitted, self.methods.extractors[run.method]
         if isinstance(fitted, LinearHead):

@@ -5,7 +5,7 @@
 
 All three take waveforms, front end included. They take turns, so that a busy machine slows down all of them, and the
 fastest run of each is reported. Accuracies are those of one linear head, fitted on the embeddings of PyTorch, on the
-embeddings of each: test part of the built-in **synthetic** corpus.
+embeddings of each: test split of the built-in **synthetic** corpus.
 """
 
 import argparse
@@ -108,9 +108,9 @@ def embed(run: Contender, waveforms: np.ndarray) -> np.ndarray:
 
 
 def fit_head(corpus: Dataset, embeddings: np.ndarray, label: str) -> tuple[LinearHead, np.ndarray, np.ndarray]:
-    """Give a head fitted on the training part, the test part's rows, and their labels."""
-    labels, parts = np.array(corpus[label]), np.array(corpus["split"])
-    rows = {part: np.flatnonzero(parts == part) for part in ("train", "validation", "test")}
+    """Returns a head fitted on the training split, the rows of the test split, and their labels."""
+    labels, splits = np.array(corpus[label]), np.array(corpus["split"])
+    rows = {split: np.flatnonzero(splits == split) for split in ("train", "validation", "test")}
     head = fit_linear_head(
         embeddings[rows["train"]],
         labels[rows["train"]],

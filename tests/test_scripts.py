@@ -21,7 +21,7 @@ import run_pretrain
 from feature_extraction.speech import BadAudioError, to_waveform
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.data.crops import ClipDataset
-from mbt_speech.data.labelled_speech import load_labelled_speech
+from mbt_speech.data.labeled_speech import load_labeled_speech
 from mbt_speech.probing.online_probe import probe_arguments
 from mbt_speech.training.checkpoints import CheckpointError
 from mbt_speech.training.run_log import read_log
@@ -139,7 +139,7 @@ def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
     arguments = probe_arguments(
         PretrainArguments(output_dir=str(run), train_dir="x", eval_steps=1, probe_train_dir=str(speech_folder))
     )
-    speech = load_labelled_speech(arguments, Accelerator(cpu=True), 16000)
+    speech = load_labeled_speech(arguments, Accelerator(cpu=True), 16000)
     assert sorted(read) == sorted([*speech.rows["train"], *speech.rows["validation"]] * 2)
     assert (run / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
 

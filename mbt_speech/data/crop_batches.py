@@ -20,7 +20,7 @@ from mbt_speech.presets import PRESETS
 
 from .crops import CropDataset, collate_crops
 from .loaders import keep_out_of_signals
-from .sources import index_speech, open_unlabelled, report_bad_audio
+from .sources import index_speech, open_unlabeled, report_bad_audio
 from .step_sampler import StepSampler
 from .streams import StreamedCrops
 
@@ -39,7 +39,7 @@ def open_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBT
         ValueError: There is nothing to read.
         BadAudioError: A recording cannot be read, with `--on_bad_audio raise`.
     """
-    recordings, audio_column = open_unlabelled(args, accelerator)
+    recordings, audio_column = open_unlabeled(args, accelerator)
     settings = {
         "crop_seconds": args.crop_seconds or PRESETS[args.preset].crop_seconds,
         "sampling_rate": extractor.sampling_rate,

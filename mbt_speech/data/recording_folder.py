@@ -1,10 +1,10 @@
-"""A folder of sound files as a `DatasetDict`: its recordings, labels and parts.
+"""A folder of sound files as a `DatasetDict`: its recordings, labels and splits.
 
 Labels are folder names, or stand in metadata files:
 
     folder/yes/1.wav                              label "yes"
-    folder/train/yes/1.wav, folder/test/...       the same, in parts
-    folder/metadata.csv (.jsonl, .parquet)        columns file_name and whatever else; or one in each part's folder
+    folder/train/yes/1.wav, folder/test/...       the same, in splits
+    folder/metadata.csv (.jsonl, .parquet)        columns file_name and whatever else; or one in each split's folder
 """
 
 import csv
@@ -30,10 +30,10 @@ METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False) -> DatasetDict:
-    """Return the sound files below a folder, sorted by path, with their labels, in parts if it has parts.
+    """Return the sound files below a folder, sorted by path, with their labels, in splits if it has splits.
 
     Folders and files whose names start with a dot are passed over. Without metadata, ``label`` is the name of the
-    topmost folder that tells recordings apart (below the part's), and ``parent_folder``, where folders are nested
+    topmost folder that tells recordings apart (below the split's), and ``parent_folder``, where folders are nested
     deeper, that of the folder the file lies in. With metadata, the columns are those of the metadata; recordings that
     it does not list are left out, with a warning, and files that it lists but that are missing stay in: reading them
     gives the `BadAudioError` that says so.
@@ -44,7 +44,7 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
             that would be any file of this machine.
 
     Raises:
-        ValueError: when the folder is missing or holds no recordings, when recordings lie beside the parts' folders,
+        ValueError: when the folder is missing or holds no recordings, when recordings lie beside the splits' folders,
             or when a metadata file cannot be read, has no ``file_name`` or names a file that it may not.
     """
     root = Path(folder)
@@ -62,12 +62,12 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
             "parquet files, or one written by save_to_disk, is given with dataset_name."
         )
     places = [Path(os.path.relpath(path, root)).parent.parts for path in columns["audio"]]
-    parts, places = _parts_and_places(places, root)
+    splits, places = _splits_and_places(places, root)
     if not metadata_files:
         columns |= _folder_labels(places)
     dataset = _as_dataset(columns, root)
-    rows = {part: [row for row, own_part in enumerate(parts) if own_part == part] for part in SPLIT_ALIASES}
-    return DatasetDict({part: dataset.select(own_rows) for part, own_rows in rows.items() if own_rows})
+    rows = {split: [row for row, own in enumerate(splits) if own == split] for split in SPLIT_ALIASES}
+    return DatasetDict({split: dataset.select(own_rows) for split, own_rows in rows.items() if own_rows})
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -81,10 +81,10 @@ def _walk(root: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def _parts_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the part of each recording, and its folders below the part's.
+def _splits_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the split of each recording, and its folders below the split's.
 
-    A folder that holds everything says nothing and is passed over. Parts are folders only if every top folder has the
+    A folder that holds everything says nothing and is passed over. Splits are folders only if every top folder has the
     name of one: in a set of keywords, "test" is a word.
     """
     while all(len(place) > 1 for place in places) and len({place[0] for place in places}) == 1:
@@ -95,7 +95,7 @@ def _parts_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[s
     loose = sum(not place for place in places)
     if loose:
         raise ValueError(
-            f"{root} holds the parts {', '.join(sorted(tops))} and {loose} recordings beside them: move them."
+            f"{root} holds the splits {', '.join(sorted(tops))} and {loose} recordings beside them: move them."
         )
     return [str(tops[place[0]]) for place in places], [place[1:] for place in places]
 

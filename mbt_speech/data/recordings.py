@@ -54,7 +54,7 @@ def load_recordings(
         allow_outside_paths: whether the metadata of a local folder may name files outside of it.
 
     Returns:
-        The parts (all in "train" where there are none), and the audio column. Its values go to `to_waveform` as they
+        The splits (all in "train" where there are none), and the audio column. Its values go to `to_waveform` as they
         are: they are not decoded by `datasets`.
 
     Raises:
@@ -139,9 +139,9 @@ def _load_local(
 ) -> DatasetDict:
     root = Path(folder)
     if _is_saved_to_disk(root):
-        return _chosen(_as_parts(load_from_disk(folder)), split)
+        return _chosen(_as_splits(load_from_disk(folder)), split)
     if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
-        return _as_parts(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
+        return _as_splits(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
     return _chosen(scan_folder(folder, allow_outside_paths=allow_outside_paths), split)
 
 
@@ -168,18 +168,18 @@ def _load_from_hub(
     builder = load_dataset_builder(name, config_name, **source)
     if builder.name == "audiofolder":  # plain sound files, which `datasets` reads with FFmpeg only
         return _chosen(scan_folder(snapshot_download(name, repo_type="dataset", **source)), split)
-    return _as_parts(load_dataset(name, config_name, split=split, **source))
+    return _as_splits(load_dataset(name, config_name, split=split, **source))
 
 
-def _chosen(parts: DatasetDict, split: str | None) -> DatasetDict:
+def _chosen(splits: DatasetDict, split: str | None) -> DatasetDict:
     if split is None:
-        return parts
-    if split not in parts:
-        raise ValueError(f"There is no split {split!r}: there are {', '.join(map(str, parts))}.")
-    return DatasetDict({"train": parts[split]})
+        return splits
+    if split not in splits:
+        raise ValueError(f"There is no split {split!r}: there are {', '.join(map(str, splits))}.")
+    return DatasetDict({"train": splits[split]})
 
 
-def _as_parts(dataset: Any) -> DatasetDict:
+def _as_splits(dataset: Any) -> DatasetDict:
     return dataset if isinstance(dataset, DatasetDict) else DatasetDict({"train": dataset})
 
 

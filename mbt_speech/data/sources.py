@@ -30,14 +30,14 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
     """Open what the arguments name; one process downloads, the others wait.
 
     Returns:
-        The parts, or with `--train_split_name` that one alone as "train", and the audio column.
+        The splits, or with `--train_split_name` that one alone as "train", and the audio column.
 
     Raises:
-        ValueError: There is no such part, or nothing to read.
+        ValueError: There is no such split, or nothing to read.
     """
     with accelerator.main_process_first():
         if args.dataset_name == SYNTHETIC:
-            parts, audio_column = load_corpus(args.dataset_config_name or "small"), "audio"
+            splits, audio_column = load_corpus(args.dataset_config_name or "small"), "audio"
         elif args.dataset_name is not None:  # loads no other split than the one that is named
             return load_recordings(
                 dataset_name=args.dataset_name,
@@ -49,25 +49,25 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
                 allow_outside_paths=args.allow_outside_paths,
             )
         else:
-            parts, audio_column = load_recordings(
+            splits, audio_column = load_recordings(
                 args.train_dir,
                 audio_column_name=args.audio_column_name,
                 allow_outside_paths=args.allow_outside_paths,
             )
     if args.train_split_name is not None:
-        parts = DatasetDict({"train": choose_part(parts, args.train_split_name)})
-    return parts, audio_column
+        splits = DatasetDict({"train": choose_split(splits, args.train_split_name)})
+    return splits, audio_column
 
 
-def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[Dataset | IterableDataset, str]:
+def open_unlabeled(args: PretrainArguments, accelerator: Accelerator) -> tuple[Dataset | IterableDataset, str]:
     """Open what pre-training reads: one data set or several ones mixed, as a stream or not; with its audio column.
 
     Raises:
         ValueError: There is no such split, or nothing to read.
     """
     if not args.streaming and not args.interleave_datasets:
-        parts, audio_column = open_recordings(args, accelerator)
-        return choose_part(parts, "unlabelled", "train"), audio_column
+        splits, audio_column = open_recordings(args, accelerator)
+        return choose_split(splits, "unlabelled", "train"), audio_column
     names = [args.dataset_name or args.train_dir, *args.interleave_datasets]
     opened = []
     for number, name in enumerate(names):
@@ -84,8 +84,8 @@ def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[
                 token=args.hub_token,
             )
         else:
-            parts, audio_column = open_recordings(own, accelerator)
-            recordings = choose_part(parts, "unlabelled", "train")
+            splits, audio_column = open_recordings(own, accelerator)
+            recordings = choose_split(splits, "unlabelled", "train")
         # One column of one type, whatever the data sets have beside it.
         recordings = recordings.select_columns([audio_column])
         recordings = recordings if audio_column == "audio" else recordings.rename_column(audio_column, "audio")
@@ -98,17 +98,17 @@ def open_unlabelled(args: PretrainArguments, accelerator: Accelerator) -> tuple[
     return mixed, "audio"
 
 
-def choose_part(parts: DatasetDict, *names: str) -> Dataset:
-    """Give the first of the named parts that exists.
+def choose_split(splits: DatasetDict, *names: str) -> Dataset:
+    """Give the first of the named splits that exists.
 
     Raises:
         ValueError: There is none.
     """
     for name in names:
-        if name in parts:
-            return parts[name]
+        if name in splits:
+            return splits[name]
     raise ValueError(
-        f"There is no split {' or '.join(names)}: choose one of {', '.join(map(str, parts))} with --train_split_name."
+        f"There is no split {' or '.join(names)}: choose one of {', '.join(map(str, splits))} with --train_split_name."
     )
 
 

@@ -28,7 +28,7 @@ def encode_labels(
     Args:
         dataset: the recordings.
         label_column: strings, whole numbers, booleans or a ``ClassLabel``.
-        label_names: the classes of the training part, when this is another part of the same data.
+        label_names: the classes of the training split, when this is another split of the same data.
 
     Returns:
         The names (a ``ClassLabel``'s own; otherwise the sorted values as strings) and the numbers.
@@ -44,7 +44,7 @@ def encode_labels(
     unknown = sorted({str(value) for value in values} - set(numbers))
     if unknown:
         raise ValueError(
-            f"The label column {label_column!r} holds {', '.join(unknown[:5])}, which the training part lacks: "
+            f"The label column {label_column!r} holds {', '.join(unknown[:5])}, which the training split lacks: "
             "move such recordings to it, or leave them out."
         )
     return list(label_names), np.array([numbers[str(value)] for value in values], dtype=np.int64)
@@ -71,25 +71,25 @@ def split_dataset(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
 ) -> DatasetDict:
-    """Return the parts train, validation and test, drawing what the data do not come with.
+    """Return the splits train, validation and test, drawing what the data do not come with.
 
-    Parts that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
-    called "split", if there is one; under any of their usual names. A missing validation or test part is drawn from
+    Splits that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
+    called "split", if there is one; under any of their usual names. A missing validation or test split is drawn from
     train, stratified: every class has that fraction of its recordings in it, and one at least. Without a label column
     all recordings are of one class.
 
     Raises:
-        ValueError: when a value of the split column names no part, when there is no training part, or when a class has
-            too few recordings to be in every part that is drawn.
+        ValueError: when a value of the split column names no split, when there is no training split, or when a class
+            has too few recordings to be in every split that is drawn.
     """
-    parts = _existing_parts(dataset, split_column)
-    for part, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-        if part not in parts:
-            whole = parts["train"]
+    splits = _existing_splits(dataset, split_column)
+    for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+        if split not in splits:
+            whole = splits["train"]
             labels = _label_values(whole, label_column) if label_column else [""] * len(whole)
             rest, drawn = _stratified_rows(labels, label_column or "no column", fraction, seed)
-            parts |= {"train": whole.select(rest), part: whole.select(drawn)}
-    return DatasetDict({part: parts[part] for part in SPLIT_ALIASES})
+            splits |= {"train": whole.select(rest), split: whole.select(drawn)}
+    return DatasetDict({split: splits[split] for split in SPLIT_ALIASES})
 
 
 def split_of(name: object) -> str | None:
@@ -125,25 +125,25 @@ def _label_values(dataset: Dataset, label_column: str) -> list[Any]:
     return [str(value) for value in values] if has_strings else values
 
 
-def _existing_parts(dataset: Dataset | DatasetDict, split_column: str | None) -> dict[str, Dataset]:
+def _existing_splits(dataset: Dataset | DatasetDict, split_column: str | None) -> dict[str, Dataset]:
     if isinstance(dataset, DatasetDict) and (len(dataset) == 1 or split_column is not None):
         dataset = concatenate_datasets(list(dataset.values()))
     if isinstance(dataset, DatasetDict):
         pieces = {str(name): piece for name, piece in dataset.items()}
     else:
         pieces = _pieces_by_column(dataset, split_column)
-    parts: dict[str, list[Dataset]] = {}
+    splits: dict[str, list[Dataset]] = {}
     for name, piece in pieces.items():
-        part = split_of(name)
-        if part is None:
+        split = split_of(name)
+        if split is None:
             logger.warning(
-                "The part %r (%d recordings) is not used: it is not train, validation or test.", name, len(piece)
+                "The split %r (%d recordings) is not used: it is not train, validation or test.", name, len(piece)
             )
         else:
-            parts.setdefault(part, []).append(piece)
-    if "train" not in parts:
-        raise ValueError(f"There is no training part among {', '.join(pieces)}: name one of them train.")
-    return {part: concatenate_datasets(pieces) for part, pieces in parts.items()}
+            splits.setdefault(split, []).append(piece)
+    if "train" not in splits:
+        raise ValueError(f"There is no training split among {', '.join(pieces)}: name one of them train.")
+    return {split: concatenate_datasets(pieces) for split, pieces in splits.items()}
 
 
 def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, Dataset]:

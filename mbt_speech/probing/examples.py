@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from mbt_speech.arguments import FinetuneArguments
 from mbt_speech.data.label_fractions import select_label_fraction
-from mbt_speech.data.labelled_speech import LabelledSpeech
+from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.segments import NO_LABEL
 
 from .embeddings import Embedder, cached_arrays
@@ -42,7 +42,7 @@ class Examples:
 
 
 def represent(
-    args: FinetuneArguments, accelerator: Accelerator, speech: LabelledSpeech, encoder: FrozenEncoder
+    args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech, encoder: FrozenEncoder
 ) -> Examples:
     """Represents all clips of a task, or their frames, by a frozen encoder, from the cache if this was done before.
 
@@ -68,7 +68,7 @@ def represent(
     return Examples(arrays["frames"], labels, clips, rows, args.max_train_frames)
 
 
-def label_frames(speech: LabelledSpeech, encoder: FrozenEncoder, counts: np.ndarray) -> np.ndarray:
+def label_frames(speech: LabeledSpeech, encoder: FrozenEncoder, counts: np.ndarray) -> np.ndarray:
     """Returns the class of each frame (F,), that of the segment that holds its center; `counts` (N,) of each clip."""
     assert speech.segments is not None
     seconds = encoder.centers(int(counts.max())).numpy() / encoder.sampling_rate

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from feature_extraction import MBTFeatureExtractor
 from mbt_speech.arguments import FinetuneArguments, PretrainArguments
 from mbt_speech.data.label_fractions import select_label_fraction
-from mbt_speech.data.labelled_speech import LabelledSpeech, load_labelled_speech
+from mbt_speech.data.labeled_speech import LabeledSpeech, load_labeled_speech
 from modeling_mbt import MBTForPreTraining
 
 from .embeddings import Embedder
@@ -39,7 +39,7 @@ class OnlineProbe:
 
     def __init__(self, args: PretrainArguments, accelerator: Accelerator, extractor: MBTFeatureExtractor):
         self.args, self.accelerator, self.extractor = args, accelerator, extractor
-        self.speech = load_labelled_speech(probe_arguments(args), accelerator, extractor.sampling_rate)
+        self.speech = load_labeled_speech(probe_arguments(args), accelerator, extractor.sampling_rate)
         self.folder = Path(args.output_dir, BEST_NAME)
 
     def __call__(self, model: MBTForPreTraining, step: int) -> dict[str, float]:
@@ -89,7 +89,7 @@ def probe_arguments(args: PretrainArguments) -> FinetuneArguments:
     )
 
 
-def score_probes(speech: LabelledSpeech, features: np.ndarray) -> dict[str, float]:
+def score_probes(speech: LabeledSpeech, features: np.ndarray) -> dict[str, float]:
     """Scores both probes on the validation split, with features (N, H) of its and the training rows."""
     train, validation = speech.rows["train"], speech.rows["validation"]
     labels, num_classes = speech.clips.labels, len(speech.label_names)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mbt_speech.arguments import CONTROLS, FinetuneArguments
 from mbt_speech.command_line import read_label_map
-from mbt_speech.data.labelled_speech import LabelledSpeech
+from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.training.run_log import append_line, read_lines
@@ -23,7 +23,7 @@ RESULTS_NAME = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One classifier: which encoder, how many labels, which seed."""
 
     method: str
@@ -48,17 +48,17 @@ class Results:
         runs: What this call is about.
     """
 
-    def __init__(self, args: FinetuneArguments, speech: LabelledSpeech, runs: list[Run]):
+    def __init__(self, args: FinetuneArguments, speech: LabeledSpeech, runs: list[SweepRun]):
         self.args, self.speech = args, speech
         self._names = {run.name for run in runs}  # before training, which may write into the folder of a model
         self._path = Path(args.output_dir, RESULTS_NAME)
         self._settings = _settings(args, speech)
         self._done = [line for line in read_lines(self._path) if line.get("settings") == self._settings]
 
-    def __contains__(self, run: Run) -> bool:
+    def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)
 
-    def add(self, run: Run, model_type: str, classifier: Classifier) -> None:
+    def add(self, run: SweepRun, model_type: str, classifier: Classifier) -> None:
         """Writes the line of a classifier, whose encoder is of some type."""
         line = {
             "run": run.name,
@@ -94,7 +94,7 @@ class Results:
         return lines
 
 
-def _settings(args: FinetuneArguments, speech: LabelledSpeech) -> str:
+def _settings(args: FinetuneArguments, speech: LabeledSpeech) -> str:
     """Returns a digest of what a result depends on beside its run: recordings, labels, splits and arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
     neutral |= {"overwrite_output_dir", "allow_outside_paths"}

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.arguments import FinetuneArguments
 from mbt_speech.data.crops import ClipDataset, collate_clips
-from mbt_speech.data.labelled_speech import LabelledSpeech
+from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.loaders import keep_out_of_signals, load_by_length
 from mbt_speech.data.step_sampler import StepSampler, derive_seed, steps_per_epoch
 from mbt_speech.probing.classification import Classifier, chance, score
@@ -45,7 +45,7 @@ class FullTraining:
     """Batch size, and the number of steps if it is given."""
     accelerator: Accelerator
     """Of `create_accelerator`."""
-    speech: LabelledSpeech
+    speech: LabeledSpeech
     train_rows: np.ndarray
     """Positions of the clips to learn from."""
     model: MBTForSequenceClassification

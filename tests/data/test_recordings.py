@@ -1,4 +1,4 @@
-"""Sets of recordings: folders, metadata, data sets; labels and parts; the index."""
+"""Sets of recordings: folders, metadata, data sets; labels and splits; the index."""
 
 import json
 import logging
@@ -45,12 +45,12 @@ def test_a_flat_folder_gives_its_recordings_in_order_and_no_labels(tmp_path):
     (tmp_path / ".hidden.wav").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
     record(tmp_path / ".git" / "z.wav")
-    parts = scan_folder(tmp_path)
-    assert list(parts) == ["train"]
-    assert relative_paths(parts["train"], tmp_path) == ["a.ogg", "b.wav", "c.Mp3", "d.opus", "e.aiff", "Ä ö.FLAC"]
-    assert parts["train"].column_names == ["audio"]
-    assert parts["train"].features["audio"] == Audio(decode=False)
-    for value in parts["train"]["audio"]:
+    splits = scan_folder(tmp_path)
+    assert list(splits) == ["train"]
+    assert relative_paths(splits["train"], tmp_path) == ["a.ogg", "b.wav", "c.Mp3", "d.opus", "e.aiff", "Ä ö.FLAC"]
+    assert splits["train"].column_names == ["audio"]
+    assert splits["train"].features["audio"] == Audio(decode=False)
+    for value in splits["train"]["audio"]:
         assert len(to_waveform(value)) > 1_000
 
 
@@ -72,8 +72,8 @@ def test_folders_of_parts_are_found_below_one_that_holds_everything(tmp_path):
     names = ("data/train/yes/1.wav", "data/train/no/2.wav", "data/dev/no/3.wav", "data/testing/yes/4.wav")
     for name in names:
         record(tmp_path / name)
-    parts = scan_folder(tmp_path)
-    assert {part: parts[part]["label"][:] for part in parts} == {
+    splits = scan_folder(tmp_path)
+    assert {split: splits[split]["label"][:] for split in splits} == {
         "train": ["no", "yes"],
         "validation": ["no"],
         "test": ["yes"],
@@ -88,7 +88,7 @@ def test_parts_with_longer_names_are_joined(tmp_path):
         "test-other/40/d.flac",
     ):
         record(tmp_path / name)
-    assert {part: rows.num_rows for part, rows in scan_folder(tmp_path).items()} == {
+    assert {split: rows.num_rows for split, rows in scan_folder(tmp_path).items()} == {
         "train": 2,
         "validation": 1,
         "test": 1,
@@ -160,19 +160,19 @@ def test_metadata_at_the_top_give_labels(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_metadata_in_each_part_are_joined(tmp_path, suffix):
-    for part in ("train", "test"):
-        record(tmp_path / part / "1.wav")
-        write_metadata(tmp_path / part, suffix, [{"file_name": "1.wav", "word": part}])
-    parts = scan_folder(tmp_path)
-    assert {part: parts[part]["word"][:] for part in parts} == {"train": ["train"], "test": ["test"]}
+    for split in ("train", "test"):
+        record(tmp_path / split / "1.wav")
+        write_metadata(tmp_path / split, suffix, [{"file_name": "1.wav", "word": split}])
+    splits = scan_folder(tmp_path)
+    assert {split: splits[split]["word"][:] for split in splits} == {"train": ["train"], "test": ["test"]}
 
 
 def test_metadata_at_the_top_can_name_files_in_parts(tmp_path):
     for name in ("train/1.wav", "valid/2.wav"):
         record(tmp_path / name)
     write_metadata(tmp_path, "csv", [{"file_name": "train/1.wav", "y": "a"}, {"file_name": "valid/2.wav", "y": "b"}])
-    parts = scan_folder(tmp_path)
-    assert {part: parts[part]["y"][:] for part in parts} == {"train": ["a"], "validation": ["b"]}
+    splits = scan_folder(tmp_path)
+    assert {split: splits[split]["y"][:] for split in splits} == {"train": ["a"], "validation": ["b"]}
 
 
 def test_csv_cells_become_numbers_only_where_nothing_is_lost(tmp_path):
@@ -258,13 +258,13 @@ def test_a_local_folder_of_parquet_files_is_a_data_set(tmp_path, embedded):
     decoded = embedded.cast_column("sound", Audio())  # so that the files say: a sound, to be decoded
     decoded.to_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
     decoded.select([2]).to_parquet(tmp_path / "set" / "data" / "test-00000-of-00001.parquet")
-    parts, column = load_recordings(dataset_name=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
+    splits, column = load_recordings(dataset_name=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     assert column == "sound"
-    assert parts["train"].features["sound"] == Audio(decode=False)
-    assert seconds_of(parts["train"], column) == [0.1, 0.2, 0.3]
-    assert seconds_of(parts["test"], column) == [0.3]
+    assert splits["train"].features["sound"] == Audio(decode=False)
+    assert seconds_of(splits["train"], column) == [0.1, 0.2, 0.3]
+    assert seconds_of(splits["test"], column) == [0.3]
     only, _ = load_recordings(dataset_name=str(tmp_path / "set"), split="test", cache_dir=str(tmp_path / "cache"))
-    assert {part: rows.num_rows for part, rows in only.items()} == {"train": 1}
+    assert {split: rows.num_rows for split, rows in only.items()} == {"train": 1}
 
 
 def test_what_save_to_disk_wrote_is_a_data_set(tmp_path, embedded):
@@ -272,16 +272,16 @@ def test_what_save_to_disk_wrote_is_a_data_set(tmp_path, embedded):
     DatasetDict({"train": embedded, "test": embedded.select([0])}).save_to_disk(tmp_path / "parts")
     one, column = load_recordings(dataset_name=str(tmp_path / "one"))
     assert seconds_of(one["train"], column) == [0.1, 0.2, 0.3]
-    parts, column = load_recordings(dataset_name=str(tmp_path / "parts"))
-    assert seconds_of(parts["test"], column) == [0.1]
+    splits, column = load_recordings(dataset_name=str(tmp_path / "parts"))
+    assert seconds_of(splits["test"], column) == [0.1]
     with pytest.raises(ValueError, match="no split 'dev'"):
         load_recordings(dataset_name=str(tmp_path / "parts"), split="dev")
 
 
 def test_plain_sound_files_are_read_as_a_folder_wherever_they_come_from(tmp_path, monkeypatch):
     record(tmp_path / "set" / "train" / "yes" / "1.wav")
-    parts, _ = load_recordings(dataset_name=str(tmp_path / "set"))
-    assert parts["train"]["label"][:] == ["yes"]
+    splits, _ = load_recordings(dataset_name=str(tmp_path / "set"))
+    assert splits["train"]["label"][:] == ["yes"]
     asked = {}
 
     def download(name, **kwargs):
@@ -293,8 +293,8 @@ def test_plain_sound_files_are_read_as_a_folder_wherever_they_come_from(tmp_path
 
     monkeypatch.setattr(recordings, "load_dataset_builder", lambda *args, **kwargs: Builder)
     monkeypatch.setattr(recordings, "snapshot_download", download)
-    parts, _ = load_recordings(dataset_name="someone/words", revision="v1", token="t")
-    assert parts["train"]["label"][:] == ["yes"]
+    splits, _ = load_recordings(dataset_name="someone/words", revision="v1", token="t")
+    assert splits["train"]["label"][:] == ["yes"]
     assert asked == {
         "name": "someone/words",
         "repo_type": "dataset",
@@ -312,11 +312,11 @@ def test_a_data_set_on_the_hub_is_asked_for_by_its_name(monkeypatch, embedded):
 
     monkeypatch.setattr(recordings, "load_dataset_builder", lambda *args, **kwargs: Builder)
     monkeypatch.setattr(recordings, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or embedded)
-    parts, column = load_recordings(None, "someone/words", "clean", split="train.100", revision="v1", token="t")
+    splits, column = load_recordings(None, "someone/words", "clean", split="train.100", revision="v1", token="t")
     assert asked == [
         (("someone/words", "clean"), {"split": "train.100", "revision": "v1", "token": "t", "cache_dir": None})
     ]
-    assert (list(parts), column) == (["train"], "sound")
+    assert (list(splits), column) == (["train"], "sound")
 
 
 def test_one_source_must_be_named(tmp_path):
@@ -395,23 +395,23 @@ def test_a_missing_class_label_and_a_missing_column_are_refused():
         encode_labels(dataset, "z")
 
 
-# Parts
+# Splits
 
 
-def rows_of(parts: DatasetDict) -> dict[str, list[int]]:
-    return {str(part): rows["row"][:] for part, rows in parts.items()}
+def rows_of(splits: DatasetDict) -> dict[str, list[int]]:
+    return {str(split): rows["row"][:] for split, rows in splits.items()}
 
 
 def test_parts_are_drawn_with_every_class_in_each():
     labels = ["a"] * 50 + ["b"] * 20 + ["c"] * 3
     dataset = Dataset.from_dict({"y": labels, "row": list(range(73))})
-    parts = split_dataset(dataset, "y", seed=1)
-    assert list(parts) == ["train", "validation", "test"]
-    assert sorted(row for rows in rows_of(parts).values() for row in rows) == list(range(73))
-    counts = {part: [rows["y"][:].count(label) for label in "abc"] for part, rows in parts.items()}
+    splits = split_dataset(dataset, "y", seed=1)
+    assert list(splits) == ["train", "validation", "test"]
+    assert sorted(row for rows in rows_of(splits).values() for row in rows) == list(range(73))
+    counts = {split: [rows["y"][:].count(label) for label in "abc"] for split, rows in splits.items()}
     assert counts == {"train": [41, 16, 1], "validation": [4, 2, 1], "test": [5, 2, 1]}
-    assert rows_of(split_dataset(dataset, "y", seed=1)) == rows_of(parts)
-    assert rows_of(split_dataset(dataset, "y", seed=2)) != rows_of(parts)
+    assert rows_of(split_dataset(dataset, "y", seed=1)) == rows_of(splits)
+    assert rows_of(split_dataset(dataset, "y", seed=2)) != rows_of(splits)
 
 
 def test_a_class_too_small_for_every_part_is_named():
@@ -421,11 +421,11 @@ def test_a_class_too_small_for_every_part_is_named():
 
 def test_parts_that_exist_are_kept_and_the_missing_one_is_drawn():
     dataset = Dataset.from_dict({"y": ["a", "b"] * 10, "row": list(range(20))})
-    given_parts = DatasetDict({"train": dataset, "eval": dataset.select([0]), "extra": dataset})
-    parts = split_dataset(given_parts, "y")
-    assert rows_of(parts)["validation"] == [0]
-    assert sorted(rows_of(parts)["train"] + rows_of(parts)["test"]) == list(range(20))
-    with pytest.raises(ValueError, match="no training part among test, dev"):
+    given_splits = DatasetDict({"train": dataset, "eval": dataset.select([0]), "extra": dataset})
+    splits = split_dataset(given_splits, "y")
+    assert rows_of(splits)["validation"] == [0]
+    assert sorted(rows_of(splits)["train"] + rows_of(splits)["test"]) == list(range(20))
+    with pytest.raises(ValueError, match="no training split among test, dev"):
         split_dataset(DatasetDict({"test": dataset, "dev": dataset}), "y")
 
 
@@ -433,10 +433,10 @@ def test_parts_that_exist_are_kept_and_the_missing_one_is_drawn():
 def test_a_column_can_name_the_parts(column):
     values = ["train", "dev", "Test", "train", "valid"]
     dataset = Dataset.from_dict({"y": ["a"] * 5, "row": list(range(5)), column: values})
-    parts = split_dataset(DatasetDict({"train": dataset}), "y", split_column=None if column == "split" else column)
-    assert rows_of(parts) == {"train": [0, 3], "validation": [1, 4], "test": [2]}
+    splits = split_dataset(DatasetDict({"train": dataset}), "y", split_column=None if column == "split" else column)
+    assert rows_of(splits) == {"train": [0, 3], "validation": [1, 4], "test": [2]}
     labelled = dataset.cast_column(column, Value("string")).class_encode_column(column)
-    assert rows_of(split_dataset(labelled, "y", split_column=column)) == rows_of(parts)
+    assert rows_of(split_dataset(labelled, "y", split_column=column)) == rows_of(splits)
     with pytest.raises(ValueError, match="holds fold3"):
         split_dataset(Dataset.from_dict({"y": ["a"], column: ["fold3"]}), "y", split_column=column)
 
@@ -576,8 +576,8 @@ def test_metadata_may_name_no_file_outside_of_its_folder(tmp_path, name, suffix)
     for source in ({"train_dir": inside}, {"dataset_name": str(inside)}):
         with pytest.raises(ValueError, match=r"outside of its folder.*--allow_outside_paths"):
             load_recordings(**source)
-        parts, _ = load_recordings(**source, allow_outside_paths=True)
-        assert parts["train"][0]["audio"]["path"] == str(tmp_path / "outside.wav")
+        splits, _ = load_recordings(**source, allow_outside_paths=True)
+        assert splits["train"][0]["audio"]["path"] == str(tmp_path / "outside.wav")
 
 
 def test_metadata_may_name_its_own_files_by_absolute_paths(tmp_path):

@@ -44,7 +44,7 @@ def write_tones(folder, *, shift_seconds=0.0, in_samples=False, rate=SAMPLING_RA
     for number in range(NUM_CLIPS):
         waveform, names, starts, ends = tones(rng)
         sf.write(folder / f"{number}.wav", waveform[:: SAMPLING_RATE // rate], rate)
-        part = "test" if number % 4 == 0 else "validation" if number % 4 == 1 else "train"
+        split = "test" if number % 4 == 0 else "validation" if number % 4 == 1 else "train"
         if in_samples:
             scale = SAMPLING_RATE // rate
             segments = {"start": [s // scale for s in starts], "stop": [e // scale for e in ends], "utterance": names}
@@ -54,7 +54,7 @@ def write_tones(folder, *, shift_seconds=0.0, in_samples=False, rate=SAMPLING_RA
             segments = [
                 {"start": s, "end": e, "label": n} for s, e, n in zip(*times, names, strict=True)
             ]  # fmt: skip
-        lines.append(json.dumps({"file_name": f"{number}.wav", "split": part, "phonetic_detail": segments}))
+        lines.append(json.dumps({"file_name": f"{number}.wav", "split": split, "phonetic_detail": segments}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -132,16 +132,16 @@ def test_segments_that_cannot_be_are_refused_with_what_to_do(segment, message):
 
 def test_a_folder_passes_lists_of_its_metadata_on(tmp_path):
     folder = write_tones(tmp_path / "tones")
-    (part, *_) = scan_folder(folder).values()
-    assert holds_segments(part, "phonetic_detail")
-    assert part[0]["phonetic_detail"][0]["start"] == 0
+    (split, *_) = scan_folder(folder).values()
+    assert holds_segments(split, "phonetic_detail")
+    assert split[0]["phonetic_detail"][0]["start"] == 0
     in_parquet = tmp_path / "parquet"
     in_parquet.mkdir()
     sf.write(in_parquet / "0.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
-    Dataset.from_dict({"file_name": ["0.wav"], "phones": [part[0]["phonetic_detail"]]}).to_parquet(
+    Dataset.from_dict({"file_name": ["0.wav"], "phones": [split[0]["phonetic_detail"]]}).to_parquet(
         in_parquet / "metadata.parquet"
     )
-    assert scan_folder(in_parquet)["train"][0]["phones"] == part[0]["phonetic_detail"]
+    assert scan_folder(in_parquet)["train"][0]["phones"] == split[0]["phonetic_detail"]
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_segments_are_refused_where_the_encoder_is_trained(tone_folder, tmp_path
     lines = (tone_folder / "metadata.jsonl").read_text().replace('"label": "s"', '"label": "z"', 1)
     folder = write_tones(tmp_path / "odd")
     (folder / "metadata.jsonl").write_text(lines)
-    with pytest.raises(ValueError, match="hold z, which the training part lacks"):
+    with pytest.raises(ValueError, match="hold z, which the training split lacks"):
         classify_frames(folder, tmp_path / "run", "--model_name_or_path", "stats")
     rows = [json.loads(line) for line in (tone_folder / "metadata.jsonl").read_text().splitlines()]
     rows = [row | {"phonetic_detail": [] if row["split"] == "test" else row["phonetic_detail"]} for row in rows]

@@ -21,12 +21,12 @@ from .segments import Segments, holds_segments, read_segments
 from .sources import index_speech, open_recordings
 from .splits import SPLIT_ALIASES, encode_labels, map_labels, split_dataset
 
-PARTS = tuple(SPLIT_ALIASES)
+SPLITS = tuple(SPLIT_ALIASES)
 
 
 @dataclass(frozen=True)
-class LabelledSpeech:
-    """All clips of a task, and which of them belong to which part."""
+class LabeledSpeech:
+    """All clips of a task, and which of them belong to which split."""
 
     clips: ClipDataset
     """Every clip, cut at its start where it is too long; its `labels` are class ids, (N,), all 0 with segments."""
@@ -43,7 +43,7 @@ class LabelledSpeech:
 
     def labels_fingerprint(self) -> str:
         """Identify labels and parts."""
-        rows = [self.rows[part].tolist() for part in PARTS]
+        rows = [self.rows[split].tolist() for split in SPLITS]
         segments = [[*map(np.ndarray.tolist, own[:2]), own.labels] for own in self.segments or []]
         words = json.dumps([self.label_names, self.clips.labels.tolist(), rows, segments])
         return hashlib.sha256(words.encode()).hexdigest()
@@ -54,26 +54,26 @@ class LabelledSpeech:
         return "clips" if self.segments is None else "frames"
 
 
-def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabelledSpeech:
+def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabeledSpeech:
     """Find recordings, labels and parts; leave out what cannot be read, if asked to.
 
     Raises:
         ValueError: Labels or segments are not what they should be, or segments are not for a frozen encoder.
     """
-    parts, audio_column = open_recordings(args, accelerator)
-    if "labelled" in parts:
-        parts = DatasetDict({"train": parts["labelled"]})
-    in_segments = holds_segments(next(iter(parts.values())), args.label_column_name)
-    split = _readable_parts(args, accelerator, parts, audio_column, in_segments)
-    clips = concatenate_datasets([split[part] for part in PARTS])
+    opened, audio_column = open_recordings(args, accelerator)
+    if "labelled" in opened:
+        opened = DatasetDict({"train": opened["labelled"]})
+    in_segments = holds_segments(next(iter(opened.values())), args.label_column_name)
+    splits = _readable_splits(args, accelerator, opened, audio_column, in_segments)
+    clips = concatenate_datasets([splits[split] for split in SPLITS])
     index = index_speech(args, accelerator, clips, audio_column, decode=False)
-    ends = np.cumsum([len(split[part]) for part in PARTS])
-    rows = {part: np.arange(end - len(split[part]), end) for part, end in zip(PARTS, ends, strict=True)}
+    ends = np.cumsum([len(splits[split]) for split in SPLITS])
+    rows = {split: np.arange(end - len(splits[split]), end) for split, end in zip(SPLITS, ends, strict=True)}
     if in_segments:
         segments = _read_segments(args, index, audio_column, sampling_rate)
         label_names, labels = _segment_names(args, segments, rows), np.zeros(len(clips), np.int64)
     else:
-        segments, (label_names, labels) = None, _encode_labels(args, split)
+        segments, (label_names, labels) = None, _encode_labels(args, splits)
     if len(label_names) < 2:
         raise ValueError(
             f"All recordings to learn from have one label in {args.label_column_name!r}, {', '.join(label_names)}: a "
@@ -92,11 +92,11 @@ def load_labelled_speech(args: FinetuneArguments, accelerator: Accelerator, samp
         )
         for random_start in (False, True)
     )
-    return LabelledSpeech(whole, cut_at_random, label_names, rows, index.fingerprint, segments)
+    return LabeledSpeech(whole, cut_at_random, label_names, rows, index.fingerprint, segments)
 
 
-def _readable_parts(
-    args: FinetuneArguments, accelerator: Accelerator, parts: DatasetDict, audio_column: str, in_segments: bool
+def _readable_splits(
+    args: FinetuneArguments, accelerator: Accelerator, opened: DatasetDict, audio_column: str, in_segments: bool
 ) -> DatasetDict:
     """Give train, validation and test, without what cannot be read and what `--label_map` leaves out."""
     column, label_map = args.label_column_name, read_label_map(args.label_map)
@@ -106,18 +106,19 @@ def _readable_parts(
             "--freeze_encoder to run_finetune.py, or name a column with one label for each recording."
         )
     if label_map and not in_segments:
-        parts = DatasetDict({name: map_labels(part, column, label_map) for name, part in parts.items()})
+        opened = DatasetDict({name: map_labels(split, column, label_map) for name, split in opened.items()})
     good = {
-        name: index_speech(args, accelerator, part, audio_column, decode=True).dataset for name, part in parts.items()
+        name: index_speech(args, accelerator, split, audio_column, decode=True).dataset
+        for name, split in opened.items()
     }
     recordings = next(iter(good.values())) if len(good) == 1 else DatasetDict(good)
     return split_dataset(recordings, None if in_segments else column, split_column=args.split_column_name)
 
 
-def _encode_labels(args: FinetuneArguments, split: DatasetDict) -> tuple[list[str], np.ndarray]:
-    """Give the class names of the training part and the class ids of all clips, (N,)."""
-    label_names, train_labels = encode_labels(split["train"], args.label_column_name)
-    others = [encode_labels(split[part], args.label_column_name, label_names)[1] for part in PARTS[1:]]
+def _encode_labels(args: FinetuneArguments, splits: DatasetDict) -> tuple[list[str], np.ndarray]:
+    """Give the class names of the training split and the class ids of all clips, (N,)."""
+    label_names, train_labels = encode_labels(splits["train"], args.label_column_name)
+    others = [encode_labels(splits[split], args.label_column_name, label_names)[1] for split in SPLITS[1:]]
     return label_names, np.concatenate([train_labels, *others])
 
 
@@ -135,11 +136,11 @@ def _read_segments(
 
 
 def _segment_names(args: FinetuneArguments, segments: list[Segments], rows: dict[str, np.ndarray]) -> list[str]:
-    """Give the class names of the training part, sorted."""
-    names = {part: {label for row in rows[part] for label in segments[row].labels} for part in PARTS}
+    """Give the class names of the training split, sorted."""
+    names = {split: {label for row in rows[split] for label in segments[row].labels} for split in SPLITS}
     if unknown := sorted((names["validation"] | names["test"]) - names["train"]):
         raise ValueError(
-            f"The segments of {args.label_column_name!r} hold {', '.join(unknown[:5])}, which the training part "
+            f"The segments of {args.label_column_name!r} hold {', '.join(unknown[:5])}, which the training split "
             "lacks: move such recordings to it, or leave them out with --label_map."
         )
     return sorted(names["train"])
