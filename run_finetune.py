@@ -49,7 +49,7 @@ AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "freq
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Fit every classifier asked for; leave the results and, at the top, the MBT model that is best on validation."""
+    """Fits every classifier asked for; leaves the results and, at the top, the MBT model best on validation."""
     args = parse_arguments(FinetuneArguments, argv)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
     uploads = HubUploads(args, accelerator)
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech) -> None:
-    """Say what is to be learned from what."""
+    """Prints what is to be learned from what."""
     sizes = ", ".join(f"{len(speech.rows[split])} {split}" for split in SPLITS)
     words = f"Classifying {args.label_column_name}: {len(speech.label_names)} classes, {sizes} clips"
     if speech.unit == "frames":
@@ -106,7 +106,7 @@ class Task:
     _examples: dict[tuple[str, int], Examples] = field(default_factory=dict)
 
     def fit(self, run: SweepRun) -> Classifier:
-        """Fit one classifier on its share of the labels."""
+        """Fits one classifier on its share of the labels."""
         set_seed(run.seed)
         rows = {split: self.labeled_rows(split, run) for split in ("train", "validation")}
         if not self.args.freeze_encoder:
@@ -116,12 +116,12 @@ class Task:
         return fit_frozen(examples, chosen, len(self.speech.label_names), run.seed)
 
     def labeled_rows(self, split: str, run: SweepRun) -> np.ndarray:
-        """Give the positions of the clips of a split whose labels are given."""
+        """Returns the positions of the clips of a split whose labels are given."""
         rows = self.speech.rows[split]
         return rows[select_label_fraction(self.speech.clips.labels[rows], run.label_fraction, run.seed)]
 
     def represent(self, method: str, seed: int) -> Examples:
-        """Represent all clips, or their frames, by a frozen encoder, from the cache if this was done before."""
+        """Represents all clips, or their frames, by a frozen encoder, from the cache if this was done before."""
         made = (method, seed if method in CONTROLS else 0)  # no seed changes a pre-trained encoder
         if made not in self._examples:
             encoder = self.methods.frozen_encoder(method, seed)
@@ -129,7 +129,7 @@ class Task:
         return self._examples[made]
 
     def train(self, run: SweepRun, rows: dict[str, np.ndarray]) -> Classifier:
-        """Train an encoder with its classifier: from scratch, or from the head that fits it as it is."""
+        """Trains an encoder with its classifier: from scratch, or from the head that fits it as it is."""
         args, output_dir = self.args, Path(self.args.output_dir)
         output_dir = output_dir if self.alone else output_dir / "runs" / run.name
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ class Task:
         return classifier
 
     def training_from_head(self, run: SweepRun, head: LinearHead, rows: np.ndarray) -> FullTraining:
-        """Set up the training of an encoder from a head that was fitted on it."""
+        """Returns the training of an encoder from a head that was fitted on it."""
         set_seed(run.seed)
         encoder = self.methods.frozen_encoder(run.method, run.seed)
         assert isinstance(encoder, MBTFrozenEncoder)
@@ -162,7 +162,7 @@ class Task:
         return self.training(run, rows, model, FROM_PROBE, self.args, self.args.encoder_learning_rate)
 
     def training_from_scratch(self, run: SweepRun, learning_rate: float, rows: np.ndarray) -> FullTraining:
-        """Set up the training of a new network."""
+        """Returns the training of a new network."""
         set_seed(run.seed)
         model = self.methods.classifier(run.method, self.speech.label_names)
         args = replace(self.args, learning_rate=learning_rate)
@@ -177,7 +177,7 @@ class Task:
         args: FinetuneArguments,
         encoder_learning_rate: float,
     ) -> FullTraining:
-        """Set up the training of a network."""
+        """Returns the training of a network."""
         return FullTraining(
             args,
             self.accelerator,
@@ -192,7 +192,7 @@ class Task:
         )
 
     def save(self, run: SweepRun, classifier: Classifier) -> None:
-        """Save an MBT model and its extractor at the top of `output_dir`."""
+        """Saves an MBT model and its extractor at the top of `output_dir`."""
         fitted, extractor = classifier.fitted, self.methods.extractors[run.method]
         if isinstance(fitted, LinearHead):
             encoder = self.methods.frozen_encoder(run.method, run.seed)
@@ -205,7 +205,7 @@ class Task:
         extractor.save_pretrained(self.args.output_dir)
 
     def draw_representations(self) -> None:
-        """Draw maps of the test clips and the spectrum of every representation."""
+        """Draws maps of the test clips and the spectrum of every representation."""
         args, speech, rows = self.args, self.speech, self.speech.rows["test"]
         names = short_names(args.model_name_or_path)
         features = {name: self.represent(method, args.seed[0]).features[rows] for method, name in names.items()}
@@ -217,14 +217,14 @@ class Task:
 
 
 def describe_weights(alpha: float | None) -> str:
-    """Say which weights between the probe and the fine-tuned network were kept."""
+    """Returns which weights between the probe and the fine-tuned network were kept."""
     if alpha == 0:
         return "the probe, which no fine-tuned weights clearly beat on validation"
     return "the fine-tuned weights" if alpha == 1 else f"weights {alpha:g} of the way from the probe"
 
 
 def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
-    """Write tables and pictures and, where a model was saved, its card."""
+    """Writes tables and pictures and, where a model was saved, its card."""
     lines = results.report()
     if any(line["model_type"] == "mbt" for line in lines):
         write_classifier_card(args, MBTConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)

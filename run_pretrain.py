@@ -1,4 +1,4 @@
-"""Pre-train an encoder on unlabelled speech: two views of each crop, one objective.
+"""Pre-train an encoder on unlabeled speech: two views of each crop, one objective.
 
     accelerate launch run_pretrain.py --train_dir DIR --output_dir runs/mine
     accelerate launch run_pretrain.py recipes/librispeech_100.yaml --learning_rate 1e-3
@@ -46,7 +46,7 @@ from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Pre-train, and leave in `output_dir` what `from_pretrained` opens."""
+    """Pre-trains, and leaves in `output_dir` what `from_pretrained` opens."""
     args = parse_arguments(PretrainArguments, argv)
     accelerator = create_accelerator(args, "pretrain", args.seed)
     uploads = HubUploads(args, accelerator)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:
-    """Create extractor, distortions and model from the preset and what overrides it."""
+    """Creates extractor, distortions and model from the preset and what overrides it."""
     preset = PRESETS[args.preset]
     settings = {*signature(MBTFeatureExtractor).parameters, "return_attention_mask"} - {"kwargs"}
     extractor = preset.extractor(**parse_overrides("feature_overrides", args.feature_overrides, settings))
@@ -92,7 +92,7 @@ def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation
 def sparsify(
     args: PretrainArguments, accelerator: Accelerator, model: MBTForPreTraining, max_steps: int
 ) -> SparseTraining | None:
-    """Take weights out of the encoder, if a sparse one is asked for."""
+    """Takes weights out of the encoder, if a sparse one is asked for."""
     if args.sparsity_method is None:
         return None
     model.config.encoder_density = args.density
@@ -109,7 +109,7 @@ def distort(
     augmentation: MBTAugmentation,
     step: int,
 ) -> list[Views]:
-    """Make the two views of each of this process's micro-batches of a step."""
+    """Returns the two views of each of this process's micro-batches of a step."""
     first = accelerator.process_index * len(micro_batches)
     seeds = [derive_seed(args.seed, step, first + number) for number in range(len(micro_batches))]
     return [
@@ -125,7 +125,7 @@ def make_views(
     augmentation: MBTAugmentation,
     seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y_a = t(x), y_b = t'(x): two views (B, T, M) of the batch's crops (B, S), zeros after their ends included."""
+    """Computes y_a = t(x), y_b = t'(x): views (B, T, M) of the crops (B, S), zeros after their ends included."""
     batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
     generator = torch.Generator().manual_seed(seed)
     view_a, _ = augmentation(batch["waveforms"], extractor, generator)
@@ -188,7 +188,7 @@ def correlate(
     sample: dict,
     seed: int,
 ) -> np.ndarray:
-    """Cross-correlate the latents of two views of some crops, normalized as the objective does: (D, D) float32.
+    """Cross-correlates the latents of two views of some crops, normalized as the objective does: (D, D) float32.
 
     The same in every process.
     """
@@ -207,7 +207,7 @@ def save_run(
     crops: CropBatches,
     matrices: dict,
 ) -> None:
-    """Leave model, extractor, recipe, pictures and card in `output_dir`."""
+    """Leaves model, extractor, recipe, pictures and card in `output_dir`."""
     output_dir = Path(args.output_dir)
     model.save_pretrained(output_dir)
     extractor.save_pretrained(output_dir)

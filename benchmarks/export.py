@@ -73,7 +73,7 @@ def initialized(preset: str) -> WaveformModel:
 
 
 def make_contenders(model: WaveformModel, folder: Path, num_threads: int) -> tuple[dict[str, Contender], dict]:
-    """Give for each contender a function from waveforms (B, S) to embeddings (B, H), and its size in MB."""
+    """Returns for each contender a function from waveforms (B, S) to embeddings (B, H), and its size in MB."""
     if isinstance(model.model, MBTForSequenceClassification):
         model = WaveformModel(model.model.mbt, model.extractor).eval()
     extractor = model.extractor

@@ -58,7 +58,7 @@ def contenders() -> dict[str, Objective]:
 
 
 def correlation_formula(z_a: Tensor, z_b: Tensor) -> Tensor:
-    """Batch norm, the D x D matrix, its diagonal and the rest (Zbontar et al., 2021, algorithm 1)."""
+    """Computes batch norm, the D x D matrix, its diagonal and the rest (Zbontar et al., 2021, algorithm 1)."""
     a, b = (F.batch_norm(z, None, None, training=True) for z in (z_a, z_b))
     correlation = a.T @ b / len(a)
     difference = (correlation - torch.eye(a.shape[1])).square()
@@ -67,7 +67,7 @@ def correlation_formula(z_a: Tensor, z_b: Tensor) -> Tensor:
 
 
 def lightly_loss() -> Objective | None:
-    """The loss from its own file, as lightly's package asks for torchvision; None without lightly."""
+    """Returns the loss from its own file, as lightly's package asks for torchvision; None without lightly."""
     package = importlib.util.find_spec("lightly")
     if package is None or package.origin is None:
         print("lightly is not installed: its column is left out.", file=sys.stderr)

@@ -43,7 +43,7 @@ def seconds_until_end(code: str) -> float:
 
 
 def seconds_until_first_step(words: list[str], cache: str) -> float:
-    """Run the script, until it says that its first step is done."""
+    """Returns the seconds until the script says that its first step is done."""
     start, environment = time.time(), {**os.environ, "HF_DATASETS_CACHE": cache}
     command = [sys.executable, str(SCRIPT), *words]
     with subprocess.Popen(

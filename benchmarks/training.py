@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_recordings(folder: Path) -> CropDataset:
-    """Write some of the built-in corpus as 16 kHz flac, and index it as the script does."""
+    """Writes some of the built-in corpus as 16 kHz flac, and indexes it as the script does."""
     for number, audio in enumerate(load_corpus("small")["unlabelled"]["audio"][:NUM_FILES]):
         samples = np.frombuffer(audio["bytes"][44:], dtype="<i2")
         sf.write(folder / f"{number:05d}.flac", samples, 16_000)
@@ -89,7 +89,7 @@ def read(crops: CropDataset, args: argparse.Namespace, workers: int, num_steps: 
 
 
 def training_loop(args: argparse.Namespace, loss: Objective | None = None) -> Loop:
-    """Make a loop over batches (B, S) that counts the seconds of each part of its steps."""
+    """Returns a loop over batches (B, S) that counts the seconds of each part of its steps."""
     preset = PRESETS["strong"]
     torch.manual_seed(0)
     extractor, augment, model = preset.extractor(), preset.augmenter(), MBTForPreTraining(preset.config())
@@ -124,7 +124,7 @@ def training_loop(args: argparse.Namespace, loss: Objective | None = None) -> Lo
 
 
 def stopwatch(parts: Iterator[str]) -> Iterator[tuple[str, float]]:
-    """Give each part's name with the seconds that it took."""
+    """Yields each part's name with the seconds that it took."""
     last = time.perf_counter()
     for part in parts:
         now = time.perf_counter()
@@ -133,7 +133,7 @@ def stopwatch(parts: Iterator[str]) -> Iterator[tuple[str, float]]:
 
 
 def run_round(loop: Loop, batches: Callable[[], Iterable[torch.Tensor]], num_steps: int) -> Seconds:
-    """Run a loop for so many steps, after two that start workers and warm caches."""
+    """Runs a loop for so many steps, after two that start workers and warm caches."""
     iterator = iter(batches())
     loop(islice(iterator, 2))
     return loop(islice(iterator, num_steps - 2))

@@ -137,7 +137,7 @@ def split(folder: Path) -> tuple[Recordings, Recordings]:
 
 
 def arguments(args: argparse.Namespace, output_dir: Path, drop_last: bool = False) -> TrainingArguments:
-    """Both trainings share these; objectives compare the clips of a batch, and want whole ones."""
+    """Returns what both trainings share; objectives compare the clips of a batch, and want whole ones."""
     return TrainingArguments(
         output_dir=str(output_dir),
         max_steps=args.max_steps,

@@ -85,7 +85,7 @@ class MBTAugmentation:
         generator: torch.Generator,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One view of each clip: the distorted features of its distorted waveform, normalized.
+        """Returns one view of each clip: the distorted features of its distorted waveform, normalized.
 
         Args:
             waveforms: (B, S) on any device.
@@ -102,7 +102,7 @@ class MBTAugmentation:
 
     @torch.no_grad()
     def distort_waveforms(self, waveforms: Tensor, sampling_rate: int, generator: torch.Generator) -> Tensor:
-        """(B, S) at a rate in Hz to (B, S)."""
+        """Distorts (B, S) at a rate in Hz; returns (B, S)."""
 
         def distort(name: str, clips: Tensor, strengths: Step) -> Tensor:
             return WAVEFORM_DISTORTIONS[name](clips, sampling_rate, generator, **strengths)
@@ -111,7 +111,7 @@ class MBTAugmentation:
 
     @torch.no_grad()
     def distort_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, T, M) in dB, as of `MBTFeatureExtractor.extract`, to the same.
+        """Distorts (B, T, M) in dB, as of `MBTFeatureExtractor.extract`.
 
         The features are standardized clip by clip in front of the distortions and put back to the clip's level and
         contrast behind them, so that mixing weighs soft and loud clips alike. Frames past a clip's end are silence.
@@ -127,12 +127,12 @@ class MBTAugmentation:
         return _distort(standardized, self.features, distort, generator) * std + mean
 
     def to_dict(self) -> dict[str, list[Step]]:
-        """The two lists, ready for JSON or YAML."""
+        """Returns the two lists, ready for JSON or YAML."""
         return deepcopy({"waveform": self.waveform, "features": self.features})
 
     @classmethod
     def from_dict(cls, lists: Mapping[str, Sequence[Step]]) -> "MBTAugmentation":
-        """The pipeline whose `to_dict` is given."""
+        """Returns the pipeline whose `to_dict` is given."""
         return cls(**lists)
 
 
@@ -154,7 +154,7 @@ def _distort(
 
 
 def _draw_lots(step: Step, num_clips: int, generator: torch.Generator) -> Iterator[tuple[Step, Tensor]]:
-    """Each distortion of a step with the clips (B,) that undergo it, as booleans on the generator's device."""
+    """Yields each distortion of a step with the clips (B,) that undergo it, as booleans on the generator's device."""
     distortions = step.get("of", [step])
     ranks = torch.rand(len(distortions), num_clips, generator=generator, device=generator.device).argsort(0).argsort(0)
     for distortion, rank in zip(distortions, ranks, strict=True):

@@ -56,7 +56,7 @@ W64 = _Chunks(40, "<16sQ", b"data" + W64_GUID, alignment=8, counts_head=True)
 
 
 def max_samples_per_byte(file_format: str) -> int:
-    """Bound what a byte of a file can hold, by libsndfile's name of its container.
+    """Returns a bound of what a byte of a file can hold, by libsndfile's name of its container.
 
     The least bit rate of an mp3 is 8 kbit/s, at 24 kHz; elsewhere a packet of two bytes may be 8192 samples.
     """
@@ -64,7 +64,7 @@ def max_samples_per_byte(file_format: str) -> int:
 
 
 def container_fault(file: BinaryIO, file_bytes: int) -> str | None:
-    """Return why a file's length is not what its container says, as the rest of a sentence, or None.
+    """Returns why a file's length is not what its container says, as the rest of a sentence, or None.
 
     Args:
         file: a seekable binary file; its position is moved.
@@ -133,7 +133,7 @@ def _missing_in_last_ogg_page(file: BinaryIO, file_bytes: int) -> int:
 
 
 def _mp3_start(head: bytes) -> int:
-    """Give the bytes of the tag in front of the stream, ID3v2: its size in four groups of seven bits."""
+    """Returns the bytes of the tag in front of the stream, ID3v2: its size in four groups of seven bits."""
     if head[:3] != b"ID3":
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
@@ -168,7 +168,7 @@ class _Mp3Frame(NamedTuple):
 
 @functools.lru_cache(maxsize=4_096)
 def _mp3_frame(head: bytes) -> _Mp3Frame | None:
-    """Read the first three bytes of a layer III frame; None if they are those of none."""
+    """Reads the first three bytes of a layer III frame; None if they are those of none."""
     if not MP3_FRAME_HEAD.match(head):
         return None
     version, kbits_index, rate_index = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -180,7 +180,7 @@ def _mp3_frame(head: bytes) -> _Mp3Frame | None:
 
 
 def _mp3_bit_rates(frames: bytes) -> set[int]:
-    """Return the bit rates, in kbit/s, of the layer III frames that follow one another from the start."""
+    """Returns the bit rates, in kbit/s, of the layer III frames that follow one another from the start."""
     rates, position = set(), 0
     while frame := _mp3_frame(frames[position : position + 3]):
         rates.add(frame.kbits)
@@ -189,7 +189,7 @@ def _mp3_bit_rates(frames: bytes) -> set[int]:
 
 
 def mp3_length(file: BinaryIO) -> int:
-    """Count the samples of an mp3's frames, whatever its header says; the file's position is kept.
+    """Counts the samples of an mp3's frames, whatever its header says; the file's position is kept.
 
     The decoder may give some hundred samples fewer, the delay of the encoder.
     """

@@ -18,14 +18,14 @@ def uniform(bounds: Sequence[float], shape: Sequence[int], like: torch.Tensor, g
 
 
 def normal(shape: Sequence[int], like: torch.Tensor, generator: torch.Generator):
-    """Standard normal numbers of the given shape, drawn on the device of `like`: noise is too large to be moved."""
+    """Draws standard normal numbers of the given shape, on the device of `like`: noise is too large to be moved."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     on_device = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(shape, generator=on_device, dtype=like.dtype, device=like.device)
 
 
 def other_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """For each clip of a batch of at least two, the index of another one, on the device of `clips`."""
+    """Draws for each clip of a batch of at least two the index of another one, on the device of `clips`."""
     num_clips = len(clips)
     steps = torch.randint(1, num_clips, (num_clips,), generator=generator, device=generator.device)
     return ((torch.arange(num_clips, device=generator.device) + steps) % num_clips).to(clips.device)

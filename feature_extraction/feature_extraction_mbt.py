@@ -39,7 +39,7 @@ RawClip = Sequence[float] | np.ndarray | Tensor
 
 
 def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
-    """Squared magnitude of the centered short-time Fourier transform under a periodic Hann window.
+    """Computes the squared magnitude of the centered short-time Fourier transform under a periodic Hann window.
 
     Waveforms (B, S) become (B, T, F), with T = 1 + S // hop_length and F = n_fft // 2 + 1. Zeros, not a reflection,
     stand on both sides of the samples: a clip has the same frames where its tensor ends and where zeros pad it.
@@ -48,7 +48,7 @@ def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length
 
 
 def _squared_parts(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
-    """Squares of the real and the imaginary part of each bin side by side, (B, T, 2 F): the power before its sum."""
+    """Computes the squared real and imaginary part of each bin side by side, (B, T, 2 F): power before its sum."""
     window = torch.hann_window(win_length, device=waveforms.device)
     spectrum = torch.stft(
         waveforms, n_fft, hop_length, win_length, window, center=True, pad_mode="constant", return_complex=True
@@ -78,7 +78,7 @@ def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """The filterbank in groups of neighboring bands, each with only the bins it reads: a quarter of the matrix.
+    """Returns the filterbank in groups of neighboring bands, each with only the bins it reads: a quarter of it.
 
     Every weight stands twice, for the two parts of its bin, so that the product sums them on the way.
     """
@@ -231,7 +231,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         return features.masked_fill(~mask[..., None], self.padding_value)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "MBTFeatureExtractor":
-        """Set `mean` and `std` to those of a data set: batches of waveforms (B, S) and lengths (B,) or None."""
+        """Sets `mean` and `std` to those of a data set: batches of waveforms (B, S) and lengths (B,) or None."""
         count, total, total_of_squares = 0, 0.0, 0.0
         for waveforms, lengths in batches:
             features, mask = self.extract(waveforms, lengths)
@@ -244,7 +244,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         return self
 
     def _decibels(self, waveforms: Tensor) -> Tensor:
-        """(B, S) to (B, T, M)."""
+        """Computes (B, T, M) of (B, S)."""
         if self.frequency_scale == "linear":
             power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)[..., self._kept_bins()]
         else:
@@ -261,7 +261,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         return self.feature_size, self.n_fft, self.sampling_rate, self.min_frequency, self.max_frequency
 
     def _check_bounds(self):
-        """Refuse what no sound needs, from a file that somebody else wrote, before memory is asked for."""
+        """Refuses what no sound needs, from a file that somebody else wrote, before memory is asked for."""
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -310,7 +310,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             )
 
     def _as_clip(self, clip: RawClip, index: int) -> Tensor:
-        """A clip (S,) as float32."""
+        """Returns a clip (S,) as float32."""
         waveform = clip if isinstance(clip, Tensor) else torch.tensor(np.asarray(clip))
         if waveform.ndim != 1:
             raise ValueError(f"Clip {index} has the shape {tuple(waveform.shape)}: pass one channel, (samples,).")

@@ -23,7 +23,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 def recorded_noise(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, folder: str, snr_db: Bounds = (5, 20)
 ) -> Tensor:
-    """Add a random piece of a folder's recordings, strung together, at a signal-to-noise ratio in dB."""
+    """Adds a random piece of a folder's recordings, strung together, at a signal-to-noise ratio in dB."""
     num_clips, num_samples = waveforms.shape
     noise = _noise(folder, sampling_rate, waveforms.device)
     starts = (uniform((0, 1), (num_clips, 1), waveforms, generator).double() * len(noise)).long()
@@ -32,7 +32,7 @@ def recorded_noise(
 
 
 def recorded_room(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, folder: str) -> Tensor:
-    """Convolve each clip with one of a folder's impulse responses, its loudest sample at time 0, its energy at 1."""
+    """Convolves each clip with one of a folder's impulse responses, its loudest sample at time 0, its energy at 1."""
     rooms = _rooms(folder, sampling_rate, waveforms.device)
     drawn = torch.randint(len(rooms), (len(waveforms),), generator=generator, device=generator.device)
     return convolve(waveforms, rooms[drawn.to(rooms.device), : waveforms.shape[1]])
@@ -40,13 +40,13 @@ def recorded_room(waveforms: Tensor, sampling_rate: int, generator: torch.Genera
 
 @lru_cache(maxsize=4)
 def _noise(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
-    """(samples,) of all recordings."""
+    """Returns (samples,) of all recordings."""
     return torch.cat(list(_recordings(folder, sampling_rate))).to(device)
 
 
 @lru_cache(maxsize=4)
 def _rooms(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
-    """(R, samples)."""
+    """Returns (R, samples)."""
     answers = [answer[answer.abs().argmax() :] for answer in _recordings(folder, sampling_rate)]
     return torch.nn.utils.rnn.pad_sequence([answer / answer.norm() for answer in answers], batch_first=True).to(device)
 

@@ -70,7 +70,7 @@ class Sound:
 
 @contextmanager
 def open_sound(audio: Any, array_rate: Any, name: str) -> Iterator[Sound]:
-    """Open any audio value; a bare array is taken to be at ``array_rate``.
+    """Opens any audio value; a bare array is taken to be at ``array_rate``.
 
     Every fault of the recording, also one that shows while it is read, leaves as a `BadAudioError`.
     """
@@ -105,7 +105,7 @@ def open_sound(audio: Any, array_rate: Any, name: str) -> Iterator[Sound]:
 
 
 def audio_name(audio: Any) -> str:
-    """Return what an error should call this audio value: its path where it has one."""
+    """Returns what an error should call this audio value: its path where it has one."""
     if isinstance(audio, Mapping):
         audio = next((audio[key] for key in ("path", "bytes", "array") if audio.get(key) is not None), None)
     if isinstance(audio, str | os.PathLike):
@@ -132,7 +132,7 @@ def _seekable(file: Any, name: str) -> BinaryIO:
 
 @contextmanager
 def _open_file(file: BinaryIO, source: BinaryIO | int, name: str) -> Iterator[Sound]:
-    """Check that ``file`` is whole, then let libsndfile read ``source``: the same file, or its descriptor (faster)."""
+    """Checks that ``file`` is whole, then lets libsndfile read ``source``: the file, or its descriptor (faster)."""
     file_bytes = file.seek(0, os.SEEK_END)
     if file_bytes == 0:
         raise BadAudioError(name, "is empty (0 bytes).")
@@ -199,7 +199,7 @@ def _open_with_torchcodec(file: BinaryIO, name: str, refusal: soundfile.Libsndfi
 
 @functools.cache
 def _torchcodec_decoder_class() -> Any:
-    """Return torchcodec's ``AudioDecoder`` if it loads: without FFmpeg its import ends in any of three errors."""
+    """Returns torchcodec's ``AudioDecoder`` if it loads: without FFmpeg its import ends in any of three errors."""
     try:
         from torchcodec.decoders import AudioDecoder  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError):

@@ -22,7 +22,7 @@ def random_resize_crop(
     time_canvas: float = 1.5,
     frequency_canvas: float = 1.0,
 ) -> torch.Tensor:
-    """Cut a random rectangle out of a canvas around the clip and resize it to the clip's shape.
+    """Cuts a random rectangle out of a canvas around the clip and resizes it to the clip's shape.
 
     The canvas holds the clip in its middle and the clip's mean level around it (Niizumi et al., arXiv 2103.06695).
 
@@ -41,7 +41,7 @@ def random_resize_crop(
 
 
 def mixup(features: torch.Tensor, generator: torch.Generator, *, ratio: Sequence[float] = (0.0, 0.4)) -> torch.Tensor:
-    """log((1 - r) exp(x) + r exp(y)) of each clip x with another clip y of the batch (Niizumi et al., 2103.06695).
+    """Computes log((1 - r) exp(x) + r exp(y)) of each clip x with another clip y (Niizumi et al., 2103.06695).
 
     Args:
         features: (B, T, M).
@@ -54,7 +54,7 @@ def mixup(features: torch.Tensor, generator: torch.Generator, *, ratio: Sequence
 
 
 def noise(features: torch.Tensor, generator: torch.Generator, *, ratio: Sequence[float] = (0.0, 0.2)) -> torch.Tensor:
-    """log((1 - r) exp(x) + r exp(n)) with standard normal n at every frame and band.
+    """Computes log((1 - r) exp(x) + r exp(n)) with standard normal n at every frame and band.
 
     Args:
         features: (B, T, M).
@@ -65,7 +65,7 @@ def noise(features: torch.Tensor, generator: torch.Generator, *, ratio: Sequence
 
 
 def fader(features: torch.Tensor, generator: torch.Generator, *, gain: float = 1.0) -> torch.Tensor:
-    """Add a straight line over time from one random level to another, both within +-gain.
+    """Adds a straight line over time from one random level to another, both within +-gain.
 
     Args:
         features: (B, T, M).
@@ -81,7 +81,7 @@ def fader(features: torch.Tensor, generator: torch.Generator, *, gain: float = 1
 def band_equalizer(
     features: torch.Tensor, generator: torch.Generator, *, gain: float = 1.0, num_knots: int = 8
 ) -> torch.Tensor:
-    """Add a random smooth curve over the bands, the same in every frame: another microphone, room or line.
+    """Adds a random smooth curve over the bands, the same in every frame: another microphone, room or line.
 
     The curve is a straight line between knots that are evenly spaced over the bands, each within +-gain.
 
@@ -98,7 +98,7 @@ def band_equalizer(
 
 
 def time_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
-    """Set a stretch of frames to the clip's mean level (SpecAugment, arXiv 1904.08779).
+    """Sets a stretch of frames to the clip's mean level (SpecAugment, arXiv 1904.08779).
 
     Args:
         features: (B, T, M).
@@ -110,7 +110,7 @@ def time_mask(features: torch.Tensor, generator: torch.Generator, *, width: floa
 
 
 def frequency_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
-    """Set neighboring bands to the clip's mean level (SpecAugment, arXiv 1904.08779).
+    """Sets neighboring bands to the clip's mean level (SpecAugment, arXiv 1904.08779).
 
     Args:
         features: (B, T, M).
@@ -129,7 +129,7 @@ def _crops(
     like: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """(B, size, size) matrices, each of which resizes a random crop of an axis to the axis' full size.
+    """Returns (B, size, size) matrices, each of which resizes a random crop of an axis to the axis' full size.
 
     Rows are triangles around the position they read, as wide as the distance between positions: linear interpolation
     when the crop is stretched, an average when it is shrunk, 0 outside of the clip.
@@ -150,7 +150,7 @@ def _log_mix(x: torch.Tensor, y: torch.Tensor, ratio: Sequence[float], generator
 def _stretches(
     size: int, num_clips: int, width: float, like: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """(B, size) booleans, true on one random stretch of each row."""
+    """Returns (B, size) booleans, true on one random stretch of each row."""
     lengths = uniform((0, width * size), (num_clips, 1), like, generator)
     starts = uniform((0, 1), (num_clips, 1), like, generator) * (size - lengths)
     middles = torch.arange(size, device=like.device) + 0.5

@@ -40,7 +40,7 @@ def to_waveform(
     max_seconds: float = 3_600.0,
     name: str | None = None,
 ) -> np.ndarray:
-    """Decode a recording, or a piece of it, to mono samples at one rate.
+    """Decodes a recording, or a piece of it, to mono samples at one rate.
 
     A piece is, sample for sample, what the same cut of the whole decoded recording would be (but on the last page of
     an ogg vorbis file, where libsndfile's seeks may be off by up to 50 ms).
@@ -80,7 +80,7 @@ def to_waveform(
 
 
 def recording_seconds(audio: Any, *, decode: bool = False, min_seconds: float = 0.0, name: str | None = None) -> float:
-    """Return the length of a recording, and raise `BadAudioError` if it is seen to be bad.
+    """Returns the length of a recording; raises `BadAudioError` if it is seen to be bad.
 
     By default only its header is read, the last sample of a flac or ogg, which is how a cut flac shows, and the frame
     heads of an mp3, whose header only estimates. With ``decode``
@@ -125,7 +125,7 @@ def _read_piece(
     max_seconds: float,
     name: str,
 ) -> np.ndarray:
-    """Read the piece with some context on both sides, resample it, and cut the context off.
+    """Reads the piece with some context on both sides, resamples it, and cuts the context off.
 
     Reading begins where a frame of the recording and a sample of the result coincide: every ``step_in`` frames.
     """
@@ -161,7 +161,7 @@ def _read_mono(sound: Sound, rate: int, start: int, stop: int, max_seconds: floa
 
 
 def _mono_blocks(sound: Sound, start: int, stop: int, name: str) -> Iterator[np.ndarray]:
-    """Decode from ``start`` to ``stop``, and see to it that all that was promised is there."""
+    """Yields blocks decoded from ``start`` to ``stop``, and checks that all that was promised is there."""
     while start < stop:
         wanted = min(BLOCK_FRAMES, stop - start)
         block = sound.read(start, wanted)
@@ -176,7 +176,7 @@ def _mono_blocks(sound: Sound, start: int, stop: int, name: str) -> Iterator[np.
 
 
 def _mix_down(block: np.ndarray, name: str) -> np.ndarray:
-    """Average the channels of a block (T, C) to float32 (T,), and refuse what is not a finite sound."""
+    """Averages the channels of a block (T, C) to float32 (T,); refuses what is not a finite sound."""
     if not len(block):
         return np.zeros(0, np.float32)
     low, high = block.min(), block.max()

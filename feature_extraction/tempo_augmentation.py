@@ -24,14 +24,14 @@ OVERSAMPLING = 2
 def shift(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, fraction: Bounds = (-0.5, 0.5)
 ) -> Tensor:
-    """Turn each clip round in time by a fraction of its length: what leaves at one end returns at the other."""
+    """Turns each clip round in time by a fraction of its length: what leaves at one end returns at the other."""
     num_clips, num_samples = waveforms.shape
     steps = (uniform(fraction, (num_clips, 1), waveforms, generator) * num_samples).long()
     return waveforms.gather(1, (torch.arange(num_samples, device=waveforms.device) - steps) % num_samples)
 
 
 def speed(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, rate: Bounds = (0.9, 1.1)) -> Tensor:
-    """Play each clip faster or slower, which shifts its pitch and formants too; silence follows a clip that ends."""
+    """Plays each clip faster or slower, which shifts its pitch and formants too; silence follows a clip that ends."""
     rates = uniform(rate, (len(waveforms), 1), waveforms, generator)
     return _resample(waveforms, rates, waveforms.shape[1])
 
@@ -39,7 +39,7 @@ def speed(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, 
 def time_stretch(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, rate: Bounds = (0.8, 1.25)
 ) -> Tensor:
-    """Play each clip faster or slower at its own pitch; silence follows a clip that ends."""
+    """Plays each clip faster or slower at its own pitch; silence follows a clip that ends."""
     rates = uniform(rate, (len(waveforms), 1), waveforms, generator)
     return _phase_vocoder(waveforms, rates, sampling_rate, waveforms.shape[1])
 
@@ -47,7 +47,7 @@ def time_stretch(
 def pitch_shift(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, semitones: Bounds = (-4, 4)
 ) -> Tensor:
-    """Raise or lower each clip by so many semitones at its own tempo: stretched in time, then played faster."""
+    """Raises or lowers each clip by so many semitones at its own tempo: stretched in time, then played faster."""
     num_samples = waveforms.shape[1]
     ratios = 2 ** (uniform(semitones, (len(waveforms), 1), waveforms, generator) / 12)
     longest = math.ceil(num_samples * 2 ** (max(semitones) / 12))
@@ -55,7 +55,7 @@ def pitch_shift(
 
 
 def _resample(waveforms: Tensor, rates: Tensor, num_samples: int) -> Tensor:
-    """Read each clip at the positions n * rate, n = 0 ... num_samples - 1, and zeros past its end.
+    """Reads each clip at the positions n * rate, n = 0 ... num_samples - 1, and zeros past its end.
 
     A Fourier transform removes what would alias and doubles the sampling rate; the cubic of Catmull and Rom (1974) is
     close to exact between samples that dense.

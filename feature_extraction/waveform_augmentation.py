@@ -22,19 +22,19 @@ FILTER_ORDER = 8
 
 
 def gain(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, db: Bounds = (-10, 10)) -> Tensor:
-    """Make each clip louder or softer, by so many dB."""
+    """Scales each clip to be louder or softer, by so many dB."""
     return waveforms * 10 ** (_per_clip(db, waveforms, generator) / 20)
 
 
 def polarity(waveforms: Tensor, sampling_rate: int, generator: torch.Generator) -> Tensor:
-    """Turn each clip upside down; the probability `p` decides which."""
+    """Turns each clip upside down; the probability `p` decides which."""
     return -waveforms
 
 
 def gaussian_noise(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, amplitude: Bounds = (0.001, 0.015)
 ) -> Tensor:
-    """Add white noise of a standard deviation that does not depend on the clip's level."""
+    """Adds white noise of a standard deviation that does not depend on the clip's level."""
     return waveforms + _per_clip(amplitude, waveforms, generator) * normal(waveforms.shape, waveforms, generator)
 
 
@@ -46,7 +46,7 @@ def noise(
     snr_db: Bounds = (5, 30),
     exponent: Bounds = (0, 2),
 ) -> Tensor:
-    """Add noise with a power spectrum of 1 / f^exponent (0 white, 2 brown) at a signal-to-noise ratio in dB."""
+    """Adds noise with a power spectrum of 1 / f^exponent (0 white, 2 brown) at a signal-to-noise ratio in dB."""
     num_samples = waveforms.shape[1]
     frequencies = _frequencies(waveforms, sampling_rate).clamp(min=FLAT_BELOW_HZ)
     color = frequencies ** (-_per_clip(exponent, waveforms, generator) / 2)
@@ -63,7 +63,7 @@ def babble(
     snr_db: Bounds = (5, 20),
     num_voices: int = 3,
 ) -> Tensor:
-    """Add so many other clips of the batch at a signal-to-noise ratio in dB; a batch of one clip stays as it is."""
+    """Adds so many other clips of the batch at a signal-to-noise ratio in dB; a batch of one clip stays as it is."""
     if len(waveforms) == 1:
         return waveforms
     voices = torch.stack([other_clips(waveforms, generator) for _ in range(num_voices)])
@@ -78,7 +78,7 @@ def reverberation(
     rt60_seconds: Bounds = (0.1, 0.6),
     direct_to_reverberant_db: Bounds = (0, 15),
 ) -> Tensor:
-    """Add the sound of a room: exponentially decaying Gaussian noise as impulse response (Polack, 1988).
+    """Adds the sound of a room: exponentially decaying Gaussian noise as impulse response (Polack, 1988).
 
     `rt60_seconds` is the time after which the room is 60 dB softer; the direct sound stays in place.
     """
@@ -94,7 +94,7 @@ def reverberation(
 def equalizer(
     waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, db: float = 10.0, num_knots: int = 8
 ) -> Tensor:
-    """Filter with a random smooth curve within +-db: straight lines between knots evenly spaced on the mel scale."""
+    """Filters with a random smooth curve within +-db: straight lines between knots evenly spaced on the mel scale."""
     curve_db = uniform((-db, db), (len(waveforms), num_knots), waveforms, generator)
     mel = torch.log1p(_frequencies(waveforms, sampling_rate) / 700)
     knots = torch.arange(num_knots, dtype=mel.dtype, device=mel.device)
@@ -110,7 +110,7 @@ def band_limit(
     low_hz: Bounds = (0, 300),
     high_hz: Bounds = (3000, 8000),
 ) -> Tensor:
-    """Let through what lies between two frequencies, each drawn from its bounds; Butterworth edges, zero phase."""
+    """Passes what lies between two frequencies, each drawn from its bounds; Butterworth edges, zero phase."""
     frequencies = _frequencies(waveforms, sampling_rate)
     below = _per_clip(low_hz, waveforms, generator) / frequencies.clamp(min=1e-3)
     above = frequencies / _per_clip(high_hz, waveforms, generator)
@@ -118,13 +118,13 @@ def band_limit(
 
 
 def add_at_snr(waveforms: Tensor, noises: Tensor, snr_db: Bounds, generator: torch.Generator) -> Tensor:
-    """Add noises (B, S) of any level at signal-to-noise ratios in dB; to silence they add nothing."""
+    """Adds noises (B, S) of any level at signal-to-noise ratios in dB; to silence they add nothing."""
     level = waveforms.square().mean(1, keepdim=True).sqrt() * 10 ** (-_per_clip(snr_db, waveforms, generator) / 20)
     return waveforms + level * _at_unit_power(noises)
 
 
 def convolve(waveforms: Tensor, impulse_responses: Tensor) -> Tensor:
-    """The first S samples of each clip's convolution with its own impulse response."""
+    """Returns the first S samples of each clip's convolution with its own impulse response."""
     num_samples = waveforms.shape[1]
     length = _fft_length(num_samples + impulse_responses.shape[1] - 1)
     spectrum = torch.fft.rfft(waveforms, length).mul_(torch.fft.rfft(impulse_responses, length))
@@ -136,24 +136,24 @@ def _per_clip(bounds: Bounds, waveforms: Tensor, generator: torch.Generator) -> 
 
 
 def _fft_length(num_samples: int) -> int:
-    """The next product of small primes, for which the transform is fast."""
+    """Returns the next product of small primes, for which the transform is fast."""
     return min(odd * 2 ** math.ceil(math.log2(num_samples / odd)) for odd in (1, 3, 5, 9, 15, 25, 27))
 
 
 def _frequencies(waveforms: Tensor, sampling_rate: int) -> Tensor:
-    """(F,) in Hz."""
+    """Returns (F,) in Hz."""
     return torch.fft.rfftfreq(
         _fft_length(waveforms.shape[1]), 1 / sampling_rate, dtype=waveforms.dtype, device=waveforms.device
     )
 
 
 def _filter(waveforms: Tensor, response: Tensor) -> Tensor:
-    """Multiply the spectra by real responses (B, F)."""
+    """Multiplies the spectra by real responses (B, F)."""
     num_samples = waveforms.shape[1]
     length = _fft_length(num_samples)
     return torch.fft.irfft(torch.fft.rfft(waveforms, length).mul_(response), length)[:, :num_samples]
 
 
 def _at_unit_power(waveforms: Tensor) -> Tensor:
-    """Scale each clip to a mean square of 1; silence stays silent."""
+    """Scales each clip to a mean square of 1; silence stays silent."""
     return waveforms * waveforms.square().mean(1, keepdim=True).clamp(min=1e-20).rsqrt()

@@ -30,7 +30,7 @@ class _Parser(OneSentence, HfArgumentParser):
 
 
 def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = None) -> Arguments:
-    """Parse `[recipe.yaml] [--name value ...]`.
+    """Parses `[recipe.yaml] [--name value ...]`.
 
     Args:
         arguments_class: The script's dataclass.
@@ -69,7 +69,7 @@ def _value_of(option: str, words: list[str]) -> str:
 
 
 def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:
-    """Read a YAML recipe: a flat mapping from argument names to values.
+    """Reads a YAML recipe: a flat mapping from argument names to values.
 
     Raises:
         ValueError: It is not there, is no mapping, or names an argument that does not exist.
@@ -83,7 +83,7 @@ def read_recipe(path: str, known: Iterable[str]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file, also one that was made to fill the memory.
+    """Reads a YAML file, also one that was made to fill the memory.
 
     Raises:
         ValueError: It is not there, is no YAML of plain values, or is larger than any recipe.
@@ -112,7 +112,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def as_words(arguments: Mapping[str, Any]) -> list[str]:
-    """Write arguments as they stand on a command line, to be checked as those are; null is the default."""
+    """Writes arguments as they stand on a command line, to be checked as those are; null is the default."""
     words = []
     for name, value in arguments.items():
         if value is not None and value != []:
@@ -122,7 +122,7 @@ def as_words(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def write_recipe(args: RunArguments, is_main_process: bool) -> None:
-    """Write all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run.
+    """Writes all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run.
 
     To be called once the run has found everything in order: what stands there is the recipe of an earlier run.
     """
@@ -143,7 +143,7 @@ def recipe_to_share(path: Path) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Shorten absolute paths, also those inside of JSON: below the current folder to the rest, else to their names."""
+    """Shortens absolute paths, also inside of JSON: below the current folder to the rest, else to their names."""
     if isinstance(value, list):
         return [_without_folders(one) for one in value]
     if isinstance(value, dict):
@@ -159,7 +159,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def read_label_map(text: str | None) -> dict[str, str | None]:
-    """Read `--label_map`: JSON, or the name of a file that holds it.
+    """Reads `--label_map`: JSON, or the name of a file that holds it.
 
     Raises:
         ValueError: It is no JSON object, or a new name is no string.
@@ -181,7 +181,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def parse_overrides(name: str, text: str | None, known: Collection[str] = ()) -> dict[str, Any]:
-    """Read an argument whose value is a JSON object; with `known` names, it may have no others.
+    """Reads an argument whose value is a JSON object; with `known` names, it may have no others.
 
     Raises:
         ValueError: It is no such object.

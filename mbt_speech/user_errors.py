@@ -44,7 +44,7 @@ def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether a user can cause an error; configs of models are checked when they are opened."""
+    """Returns whether a user can cause an error; configs of models are checked when they are opened."""
     bases = {base.__name__ for base in type(error).__mro__}  # by name: the Hub's client takes its time to import
     return isinstance(error, USER_ERRORS) or "StrictDataclassError" in bases
 
@@ -100,7 +100,7 @@ def check_model_name(name: str | Path) -> None:
 
 
 def looks_local(name: str | Path) -> bool:
-    """Whether a name that is no folder here was meant as one: it has not the Hub's form, or is below a folder."""
+    """Returns whether a name that is no folder here was meant as one: without the Hub's form, or below a folder."""
     owner, *rest = str(name).split("/")
     return not re.fullmatch(HUB_NAME, str(name)) or owner in LOCAL_FOLDERS or (len(rest) > 0 and Path(owner).is_dir())
 

@@ -36,7 +36,7 @@ def vicreg_loss(
     variance_weight: float = 1.0,
     covariance_weight: float = 0.1,
 ) -> ObjectiveOutput:
-    """VICReg (Bardes et al., 2022, eq. 1-6): mean squared distance; hinge on each standard deviation; covariances.
+    """Computes VICReg (Bardes et al., 2022, eq. 1-6): squared distance; hinge on standard deviations; covariances.
 
     The variance term is the mean of both views, the covariance term their sum. Images use weights of 25, 25 and 1.
     """
@@ -55,7 +55,7 @@ def vicreg_loss(
 
 @_on_whole_batch
 def infonce_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOutput:
-    """NT-Xent of SimCLR (Chen et al., 2020, eq. 1): each of the 2N views finds its other view by cosine similarity."""
+    """Computes NT-Xent of SimCLR (Chen et al., 2020, eq. 1): each of 2N views finds its other view by cosine."""
     z = unit_norm(torch.cat([z_a, z_b]))
     logits = z @ z.T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -66,7 +66,7 @@ def infonce_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> Objectiv
 
 @_on_whole_batch
 def tcr_loss(z_a: Tensor, z_b: Tensor, distortion: float = 0.2, invariance_weight: float = 200.0) -> ObjectiveOutput:
-    """Total coding rate of unit-norm latents, as in EMP-SSL (Tong et al., 2023, arXiv 2304.03977).
+    """Computes the total coding rate of unit-norm latents, as in EMP-SSL (Tong et al., 2023, arXiv 2304.03977).
 
     `distortion` is eps in 1/2 logdet(I + D / (N eps) Z^T Z), taken in the smaller of its two forms; the attraction is
     the cosine of each view to the mean view, which for unit vectors is the mean view's length.
@@ -84,7 +84,7 @@ def tcr_loss(z_a: Tensor, z_b: Tensor, distortion: float = 0.2, invariance_weigh
 
 @_on_whole_batch
 def hsic_loss(z_a: Tensor, z_b: Tensor, spread_weight: float = 3.0, kernel_scale: float = 1.0) -> ObjectiveOutput:
-    """SSL-HSIC (Li et al., 2021, arXiv 2106.08320): -HSIC(Z, Y) + gamma sqrt(HSIC(Z, Z)), Y the sample's identity.
+    """Computes SSL-HSIC (Li et al., 2021, 2106.08320): -HSIC(Z, Y) + gamma sqrt(HSIC(Z, Z)), Y the sample's identity.
 
     k(x, y) = c / sqrt(c^2 + |x - y|^2), the inverse multiquadric of unit-norm latents, with c = `kernel_scale`;
     HSIC(Z, Y) is, up to a constant factor, the mean kernel of the pairs less that of all 2N x 2N views. gamma =
@@ -100,7 +100,9 @@ def hsic_loss(z_a: Tensor, z_b: Tensor, spread_weight: float = 3.0, kernel_scale
 
 @_on_whole_batch
 def wmse_loss(z_a: Tensor, z_b: Tensor) -> ObjectiveOutput:
-    """W-MSE (Ermolov et al., 2021, arXiv 2007.06346): 2 - 2 cos of latents whitened view by view, which spreads them.
+    """Computes W-MSE (Ermolov et al., 2021, arXiv 2007.06346): 2 - 2 cos of latents whitened view by view.
+
+    Whitening keeps them spread.
 
     Raises:
         ValueError: if N < 2 D, where whitening fits noise: at N = D + 1 any batch becomes the same simplex.
@@ -126,7 +128,7 @@ def _cholesky_whitened(z: Tensor) -> Tensor:
 
 @_on_whole_batch
 def mmcr_loss(z_a: Tensor, z_b: Tensor) -> ObjectiveOutput:
-    """MMCR (Yerxa et al., 2023, arXiv 2303.03307): minus the nuclear norm of the (N, D) means of unit-norm views.
+    """Computes MMCR (Yerxa et al., 2023, arXiv 2303.03307): minus the nuclear norm of (N, D) means of unit-norm views.
 
     Views that agree have long means and samples that differ many directions: one term, reported as the spread.
     """
@@ -145,7 +147,7 @@ def sigreg_loss(
     t_max: float = 3.0,
     seed: int | None = None,
 ) -> ObjectiveOutput:
-    """SIGReg of LeJEPA (Balestriero and LeCun, 2025, arXiv 2511.08544): latents become a standard normal.
+    """Computes SIGReg of LeJEPA (Balestriero and LeCun, 2025, arXiv 2511.08544): latents become a standard normal.
 
     Both views come to their mean (squared distance to it, averaged over views, samples and dimensions), weighted
     1 - `spread_weight`; the Epps-Pulley statistic N int |phi_N(t) - phi(t)|^2 phi(t) dt over [-t_max, t_max], averaged
@@ -170,7 +172,7 @@ def sigreg_loss(
 
 
 def _directions(z: Tensor, num_directions: int, seed: int | None) -> Tensor:
-    """Unit vectors as columns, (D, num_directions), the same on every process and kind of device."""
+    """Returns unit vectors as columns, (D, num_directions), the same on every process and kind of device."""
     if seed is None:
         drawn = torch.randint(2**62, (1,))
         if num_processes() > 1:

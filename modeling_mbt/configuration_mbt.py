@@ -126,20 +126,20 @@ class MBTConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width H of a frame of `last_hidden_state`."""
+        """Returns the width H of a frame of `last_hidden_state`."""
         if not self.frame_hidden_sizes:
             return self.hidden_sizes[-1]
         return self.frame_hidden_sizes[-1] + (self.local_size if self.concatenate_local_features else 0)
 
     @property
     def pooled_size(self) -> int:
-        """Width P of the pooled representation."""
+        """Returns the width P of the pooled representation."""
         input_size = 5 * self.num_mel_bins if self.pool_input_features else 0
         return self.projected_size + self.pooling_cosines * self.ordered_size + input_size
 
     @property
     def projected_size(self) -> int:
-        """How much of the pooled representation, from its beginning, the projector reads: the statistics of frames.
+        """Returns how much of the pooled representation, from its beginning, the projector reads: frame statistics.
 
         Two crops of an utterance say different things, so that there is nothing in the order of them to agree on.
         """
@@ -147,19 +147,19 @@ class MBTConfig(PreTrainedConfig):
 
     @property
     def ordered_size(self) -> int:
-        """Width of what the cosines over time are of: the local features in bands, or a whole frame."""
+        """Returns the width of what the cosines over time are of: the local features in bands, or a whole frame."""
         return self.hidden_sizes[-1] * self.pooling_bands if self.concatenate_local_features else self.hidden_size
 
     @property
     def local_size(self) -> int:
-        """Width of the last convolution's output with channels and frequencies flattened."""
+        """Returns the width of the last convolution's output with channels and frequencies flattened."""
         num_frequencies = self.num_mel_bins if self.embedding_size is None else -(-self.num_mel_bins // 4)
         for stride in self.frequency_strides:
             num_frequencies = -(-num_frequencies // stride)
         return self.hidden_sizes[-1] * num_frequencies
 
     def validate_encoder(self):
-        """Part of `@strict`: runs at construction and at save."""
+        """Checks the encoder; part of `@strict`, runs at construction and at save."""
         stages = [self.hidden_sizes, self.depths, self.time_strides, self.frequency_strides]
         if len({len(stage) for stage in stages}) != 1 or not self.hidden_sizes:
             raise ValueError(
@@ -185,7 +185,7 @@ class MBTConfig(PreTrainedConfig):
             raise ValueError(f"`hidden_dropout_prob` must lie in [0, 1) and is {self.hidden_dropout_prob}.")
 
     def validate_bounds(self):
-        """Part of `@strict`: a config of somebody else asks for finite numbers, and for memory that there is."""
+        """Checks that a config asks for finite numbers, and for memory that there is; part of `@strict`."""
         for name in ("redundancy_loss_weight", "latent_normalization_strength", "verification_threshold"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):

@@ -37,7 +37,7 @@ class MBTContextNetwork(nn.Module):
         self.predictors = nn.ModuleList(nn.Linear(context_size, context_size, bias=False) for _ in self.steps)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Give the projections."""
+        """Returns the projections."""
         if frames.shape[1] <= max(self.steps):
             raise ValueError(
                 f"Predictive coding predicts frames {self.steps[0]} to {self.steps[-1]} ahead and was given clips of "
@@ -55,7 +55,7 @@ class MBTContextNetwork(nn.Module):
 
 
 def cpc_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOutput:
-    """InfoNCE (eq. 4): every prediction p finds its frame z, in each view by itself, whose time line is its own.
+    """Computes InfoNCE (eq. 4): every prediction p finds its frame z, in each view by itself, on its own time line.
 
     -log(exp(s(p, z) / tau) / sum_z' exp(s(p, z') / tau)), the mean over all predictions of a view and over both views.
     z' are z, the frames of all other clips at the same time (whose sounds and speakers differ), and the other frames
@@ -80,7 +80,7 @@ def cpc_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOut
 
 
 def _mean_terms(z: Tensor, sizes: list[int], temperature: float) -> Tensor:
-    """Attraction and spread of one view, (2,)."""
+    """Computes attraction and spread of one view, (2,)."""
     unit, predicted = unit_norm(z[..., :-1]), z[:, :, 1:, -1].detach()
     latents, predictions = unit[:, :, 0], unit[:, :, 1:]
     attraction = -(predictions * latents.unsqueeze(2)).sum(-1) / temperature
@@ -103,7 +103,7 @@ def _candidates(z: Tensor, latents: Tensor, predictions: Tensor, sizes: list[int
 
 
 def clip_latents(projections: Tensor) -> Tensor:
-    """One latent for each clip: (n, D) as it is; of predictive coding the mean over a clip's frames, (n, D)."""
+    """Returns one latent for each clip: (n, D) as it is; of predictive coding the mean over its frames, (n, D)."""
     if projections.ndim == 2:
         return projections
     latents, real = projections[:, :, 0, :-1], projections[:, :, 0, -1:]

@@ -50,7 +50,7 @@ def whole_batch(
 
 
 def _checked_views(z_a: Tensor, z_b: Tensor, axes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """The views in float32 or more; refuses what are not two views of the same samples with these axes."""
+    """Returns the views in float32 or more; refuses what are not two views of the same samples with these axes."""
     if z_a.ndim != len(axes) or z_a.shape != z_b.shape or not z_a.shape[-1]:
         raise ValueError(
             f"An objective compares two views of the same samples, both ({', '.join(axes)}), and was given "
@@ -61,7 +61,7 @@ def _checked_views(z_a: Tensor, z_b: Tensor, axes: tuple[str, ...]) -> tuple[Ten
 
 
 def _shard_sizes(z: Tensor) -> list[int]:
-    """The rows of each process; one number without a group."""
+    """Returns the numbers of rows of the processes; one number without a group."""
     sizes = [len(z)]
     if num_processes() > 1:
         of_each = [torch.empty(1, dtype=torch.int64, device=z.device) for _ in range(num_processes())]
@@ -76,12 +76,12 @@ def _shard_sizes(z: Tensor) -> list[int]:
 
 
 def num_processes() -> int:
-    """W; 1 without a group."""
+    """Returns W; 1 without a group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_processes(share: Tensor, sizes: list[int]) -> Tensor:
-    """The sum, which all processes continue with in the same way: the gradient needs no exchange."""
+    """Returns the sum, which all processes continue with in the same way: the gradient needs no exchange."""
     return _AllSum.apply(share, sizes)
 
 
@@ -98,7 +98,7 @@ class _AllSum(torch.autograd.Function):
 
 
 def rows_of_all_processes(shard: Tensor, sizes: list[int]) -> Tensor:
-    """The whole batch, (n, ...) to (N, ...); each process may continue in its own way: gradients are summed."""
+    """Returns the whole batch, (n, ...) to (N, ...); processes may go on in their own ways: gradients are summed."""
     return _Gather.apply(shard, sizes)
 
 
@@ -116,7 +116,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gathered(shard: Tensor, sizes: list[int]) -> Tensor:
-    """The rows of all processes in order of rank, without a gradient; (n, ...) to (N, ...).
+    """Returns the rows of all processes in order of rank, without a gradient; (n, ...) to (N, ...).
 
     They are padded on the way because collectives take equal shapes.
     """
@@ -130,7 +130,7 @@ def gathered(shard: Tensor, sizes: list[int]) -> Tensor:
 
 
 def all_reduced(share: Tensor, sizes: list[int], operation: str = "SUM") -> Tensor:
-    """The sum, or another `ReduceOp`, over processes, without a gradient."""
+    """Returns the sum, or another `ReduceOp`, over processes, without a gradient."""
     if len(sizes) == 1:
         return share
     total = share.clone(memory_format=torch.contiguous_format)

@@ -147,7 +147,7 @@ class MBTEncoder(nn.Module):
 
 
 def _flatten(maps: Tensor) -> Tensor:
-    """(B, C, T, F) to frames (B, T, F C)."""
+    """Flattens (B, C, T, F) to frames (B, T, F C)."""
     return maps.permute(0, 2, 3, 1).flatten(2)
 
 
@@ -167,7 +167,7 @@ def kept_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
-    """Mask (B, T) behind a "same" convolution or pooling of this stride: an output frame is real if its center is."""
+    """Returns the mask (B, T) behind a "same" layer of this stride: an output frame is real if its center is."""
     if mask is None or stride == 1:
         return mask
     # Indices, not a slice: to torch.export, a slice with a step ties the graph to even or to odd lengths.
@@ -175,19 +175,19 @@ def stride_mask(mask: Tensor | None, stride: int) -> Tensor | None:
 
 
 def mask_frames(hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Set the padding frames of (B, C, T, F) to zero; without a mask every frame is real."""
+    """Sets the padding frames of (B, C, T, F) to zero; without a mask every frame is real."""
     if mask is not None:
         hidden_states = hidden_states * mask[:, None, :, None].to(hidden_states.dtype)
     return hidden_states, mask
 
 
 def time_stride(config: MBTConfig) -> int:
-    """Input frames per output frame; a stem has a convolution and a pooling of stride 2."""
+    """Returns the input frames per output frame; a stem has a convolution and a pooling of stride 2."""
     return math.prod(config.time_strides) * (1 if config.embedding_size is None else 4)
 
 
 def frame_center(config: MBTConfig) -> float:
-    """Input frame on which output frame 0 is centered: max pooling of stride s reads s frames from its own on."""
+    """Returns the input frame on which output frame 0 is centered: max pooling of stride s reads s frames onward."""
     if config.layer_type != "max_pool":
         return 0.0
     strides = [math.prod(config.time_strides[:stage]) for stage in range(len(config.time_strides))]

@@ -131,7 +131,7 @@ class MBTPreTrainedModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save weights, config and this code, with the map by which every Auto class finds its own class."""
+        """Saves weights, config and this code, with the map by which every Auto class finds its own class."""
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, *args, **kwargs)
 
@@ -247,7 +247,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:
-        """The config's objective on the projections of two views; in several processes each gives its own rows.
+        """Computes the config's objective on the projections of two views; each process brings its own rows.
 
         Raises:
             ValueError: Fewer than two clips in the global batch.
@@ -260,7 +260,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         )
 
     def project(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Z = g(f(y)): (B, T, M) -> (B, D); of `"cpc"` the mean over the latents of a clip's frames."""
+        """Computes z = g(f(y)): (B, T, M) -> (B, D); of `"cpc"` the mean over the latents of a clip's frames."""
         return clip_latents(self._view(input_features, attention_mask, False)[1])
 
     def _view(
@@ -287,16 +287,16 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
         self.post_init()
 
     def freeze_base_model(self):
-        """Let only the classifier learn; batch norm keeps its pre-trained statistics, in training mode too."""
+        """Freezes all but the classifier; batch norm keeps its pre-trained statistics, in training mode too."""
         self.mbt.requires_grad_(False)
         self.mbt.eval()
 
     def freeze_feature_encoder(self):
-        """Let only the classifier learn: the whole encoder is convolutional, the name that speech scripts call."""
+        """Freezes the whole encoder, which is convolutional: the name that speech scripts call."""
         self.freeze_base_model()
 
     def train(self, mode: bool = True):
-        """Set training mode, except for a frozen encoder."""
+        """Sets training mode, except for a frozen encoder."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.mbt.parameters()):
             self.mbt.eval()

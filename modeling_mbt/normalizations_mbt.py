@@ -19,7 +19,7 @@ WHITENING_SHRINKAGE = 0.1
 
 
 def normalized(z: Tensor, normalization: str, strength: float, sizes: list[int]) -> Tensor:
-    """All but "none" end with mean 0 and biased standard deviation 1 along the whole batch; (n, D) to (n, D)."""
+    """Normalizes (n, D); all but "none" end with mean 0 and biased standard deviation 1 along the whole batch."""
     if normalization == "none":
         return z
     if normalization == "l2":
@@ -61,7 +61,7 @@ def refusal_of_normalization(normalization: str, strength: float, num_dims: int 
 
 
 def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
-    """Each vector (..., D) over its L2 norm to the power `strength`; zeros stay so, with a finite gradient."""
+    """Divides each vector (..., D) by its L2 norm to the power `strength`; zeros stay so, with a finite gradient."""
     peak = z.detach().abs().amax(-1, keepdim=True)  # without it squares leave float32's range at 1e19 and 1e-19
     peak = torch.where(peak > 0, peak, 1)
     scaled = z / peak
@@ -70,7 +70,7 @@ def unit_norm(z: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def _zca_whitened(z: Tensor, sizes: list[int]) -> Tensor:
-    """U ((1 - s) R + s I)^(-1/2) for standardized latents U with correlation matrix R = U^T U / N and shrinkage s.
+    """Computes U ((1 - s) R + s I)^(-1/2) of standardized U with correlation matrix R = U^T U / N and shrinkage s.
 
     It equals ((1 - s) U U^T / N + s I)^(-1/2) U, the cheaper form when N < D.
     """
@@ -104,7 +104,7 @@ class _InverseSquareRoot(torch.autograd.Function):
 
 
 def standardize(z: Tensor, sizes: list[int]) -> Tensor:
-    """Mean 0 and biased standard deviation 1 of each dimension over the rows of all processes; (n, D) to (n, D)."""
+    """Standardizes each dimension over the rows of all processes, with the biased deviation; (n, D) to (n, D)."""
     return _Standardize.apply(z, sizes)
 
 

@@ -48,14 +48,14 @@ def modified_barlow_twins_loss(z_a: Tensor, z_b: Tensor, redundancy_loss_weight:
 
 
 def correlation_loss(a: Tensor, b: Tensor, sizes: list[int], redundancy_loss_weight: float) -> ObjectiveOutput:
-    """The sum of Eq. (1) over C = A^T B / N; A and B, (n, D), are standardized, `sizes` the rows of each process."""
+    """Computes the sum of Eq. (1) over C = A^T B / N of standardized A and B, (n, D); `sizes` the processes' rows."""
     diagonal, redundancy = diagonal_and_redundancy(a, b, sizes)  # C_ii, and sum_i sum_{j != i} C_ij^2
     invariance = (1 - diagonal).square().sum()
     return ObjectiveOutput(invariance + redundancy_loss_weight * redundancy, invariance, redundancy)
 
 
 def diagonal_and_redundancy(a: Tensor, b: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
-    """C_ii, (D,), and the sum of C_ij^2 over i != j of C = A^T B / N, which is not built where N < D."""
+    """Computes C_ii, (D,), and the sum of C_ij^2 over i != j of C = A^T B / N, which is not built where N < D."""
     num_samples, num_dims = sum(sizes), a.shape[1]
     if num_samples < num_dims:
         diagonal = sum_over_processes((a * b).sum(0), sizes) / num_samples
@@ -66,7 +66,7 @@ def diagonal_and_redundancy(a: Tensor, b: Tensor, sizes: list[int]) -> tuple[Ten
 
 
 def squared_cross_gram(a: Tensor, b: Tensor, sizes: list[int]) -> Tensor:
-    """||A^T B||_F^2 = <A A^T, B B^T>, by Gram matrices of N x N; 0-d."""
+    """Computes ||A^T B||_F^2 = <A A^T, B B^T>, by Gram matrices of N x N; 0-d."""
     return _SquaredCrossGram.apply(a, b, sizes)
 
 

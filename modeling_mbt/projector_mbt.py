@@ -25,5 +25,5 @@ class MBTProjector(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=False))
 
     def forward(self, representations: Tensor) -> Tensor:
-        """Give the latents."""
+        """Returns the latents."""
         return self.layers(representations)

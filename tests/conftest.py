@@ -52,7 +52,7 @@ def hub_environment(hub, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def in_hub_process(hub_environment):
-    """Call functions in another process, the same for all tests, that imported the Hub's client for the test's Hub."""
+    """Calls functions in another process, the same for all tests, that imported the Hub's client for our Hub."""
     with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         for name in {*os.environ, *hub_environment}:
             if name in hub_environment:

@@ -32,7 +32,7 @@ SHIPPED = ("feature_extraction", "modeling_mbt")
 
 
 def read_modules() -> dict[str, Path]:
-    """Map the name of every module to its file."""
+    """Maps the name of every module to its file."""
     paths = [path for room in FLOOR_OF if "." not in room for path in (ROOT / room).rglob("*.py")]
     paths += ROOT.glob("*.py")
     parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in sorted(paths)}
@@ -43,7 +43,7 @@ MODULES = read_modules()
 
 
 def imports_of(module: str) -> Iterator[str]:
-    """Name what a module imports, anywhere in it: modules of ours in full, others as they are written."""
+    """Returns what a module imports, anywhere in it: modules of ours in full, others as they are written."""
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ IMPORTS = {module: set(imports_of(module)) for module in MODULES}
 
 
 def room_of(module: str) -> str | None:
-    """Name the room that a module is in; None of what is not ours."""
+    """Returns the room that a module is in; None of what is not ours."""
     names = module.split(".")
     rooms = [".".join(names[:length]) for length in range(len(names), 0, -1)]
     return next((room for room in rooms if room in FLOOR_OF), None)
@@ -100,14 +100,14 @@ def test_what_ships_takes_neither_data_nor_launchers_nor_pictures(package):
 
 
 def declared(*extras: str) -> set[str]:
-    """Name the distributions that pyproject.toml declares, as dependencies or in some extras."""
+    """Returns the distributions that pyproject.toml declares, as dependencies or in some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
     return {canonicalize_name(Requirement(line).name) for lines in lists for line in lines}
 
 
 def undeclared(rooms: set[str], *extras: str) -> set[str]:
-    """Name the imports of some rooms that no distribution of `declared(*extras)` brings."""
+    """Returns the imports of some rooms that no distribution of `declared(*extras)` brings."""
     brings, known = packages_distributions(), declared(*extras)
     found = {name.split(".")[0] for module in IMPORTS if room_of(module) in rooms for name in IMPORTS[module]}
     found -= {*sys.stdlib_module_names, *(room.split(".")[0] for room in FLOOR_OF)}

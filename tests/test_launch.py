@@ -19,7 +19,7 @@ LAUNCHERS = {"accelerate": ACCELERATE, "torchrun": ["-m", "torch.distributed.run
 
 
 def start(launcher, speech_folder, output_dir, *words):
-    """Run to the end; what was printed."""
+    """Runs to the end; returns what was printed."""
     script = [str(ROOT / "run_pretrain.py"), *TINY_RUN, "--train_dir", str(speech_folder), "--max_steps", "3"]
     script += ["--per_device_train_batch_size", "3", "--output_dir", str(output_dir), *words]
     done = subprocess.run([sys.executable, *launcher, *script], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -178,7 +178,7 @@ def test_two_crops_of_an_utterance_and_json_overrides_change_the_run(speech_fold
 
 
 def run_snippet(folder, monkeypatch):
-    """Run the code of a card as it is printed, where the run's folder has the name that the card gives it."""
+    """Runs the code of a card as it is printed, where the run's folder has the name that the card gives it."""
     card = ModelCard.load(folder / "README.md", ignore_metadata_errors=False)
     monkeypatch.chdir(folder.parent)
     names: dict = {}

@@ -33,7 +33,7 @@ START_SECONDS, ANSWER_SECONDS = 150, 40
 
 
 def missing() -> str:
-    """Say what the browser tests lack, if anything."""
+    """Returns what the browser tests lack, if anything."""
     lacking = [name for name in ("gradio", "selenium") if importlib.util.find_spec(name) is None]
     lacking += [] if BROWSER else ["chromium"]
     lacking += [] if shutil.which("chromedriver") else ["chromedriver"]
@@ -175,7 +175,7 @@ class Visitor:
         return self.wait(lambda _: self.shown("[role=tabpanel]"))[0]
 
     def uploads(self, *files) -> None:
-        """Give the first empty place of the open tab these files, and wait until the page shows that it has them."""
+        """Puts these files into the first empty place of the open tab; waits until the page shows them."""
         panel = self.panel()
         places = self.inputs(panel)
         is_list = places[0].get_attribute("multiple")

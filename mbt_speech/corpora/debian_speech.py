@@ -1,4 +1,4 @@
-"""Real speech from Debian packages: a pool to pre-train on, and four labelled tasks.
+"""Real speech from Debian packages: a pool to pre-train on, and four labeled tasks.
 
     mbt prepare debian_speech --output_dir data/debian_speech
 

@@ -78,7 +78,7 @@ def write_metadata(output_dir: Path, rows: Rows) -> Path:
 
 
 def speech_commands(folder: Path) -> Rows:
-    """Speech Commands v2, 35 words (arXiv 1804.03209); splits are those of its two lists."""
+    """Reads Speech Commands v2, 35 words (arXiv 1804.03209); splits are those of its two lists."""
     parts = _listed_parts(folder)
     return [
         {"file_name": path, "keyword": path.parent.name, "speaker": path.name.split("_")[0], "split": parts(path)}
@@ -88,7 +88,7 @@ def speech_commands(folder: Path) -> Rows:
 
 
 def speech_commands_12(folder: Path, test_folder: Path, output_dir: Path) -> Rows:
-    """Speech Commands v2, ten words, `_unknown_` and `_silence_`, tested on the set that was made for that.
+    """Reads Speech Commands v2, ten words, `_unknown_` and `_silence_`, tested on the set that was made for that.
 
     Of the 25 other words, as many clips are drawn for training and validation as a word has on average; silence is
     the recordings of background noise, cut into seconds below `output_dir`.
@@ -111,7 +111,7 @@ def speech_commands_12(folder: Path, test_folder: Path, output_dir: Path) -> Row
 
 
 def voxceleb1(folder: Path) -> Rows:
-    """VoxCeleb-1: speakers, in the splits for identification of `iden_split.txt` (`split`).
+    """Reads VoxCeleb-1: speakers, in the splits for identification of `iden_split.txt` (`split`).
 
     With `vox1_meta.csv` also their gender, in splits by speaker (`speaker_split`).
     """
@@ -131,7 +131,7 @@ def voxceleb1(folder: Path) -> Rows:
 
 
 def librispeech(folder: Path) -> Rows:
-    """LibriSpeech (the folder of `SPEAKERS.TXT`): speakers and gender, in its own splits, which share no speaker."""
+    """Reads LibriSpeech (the folder of `SPEAKERS.TXT`): speakers and gender, in its own splits by speaker."""
     fields = [line.split("|") for line in _read_lines(folder / "SPEAKERS.TXT") if not line.startswith(";")]
     genders = {speaker.strip(): GENDERS[gender.strip()] for speaker, gender, *_ in fields}
     rows = []
@@ -166,7 +166,7 @@ def five_leaders(folder: Path) -> Rows:
 
 
 def crema_d(folder: Path) -> Rows:
-    """CREMA-D (the folder of `AudioWAV`): six emotions, in splits by actor that are drawn here."""
+    """Reads CREMA-D (the folder of `AudioWAV`): six emotions, in splits by actor that are drawn here."""
     rows = []
     for path in _sounds(folder / "AudioWAV"):
         actor, _, emotion, _ = path.stem.split("_")
@@ -179,7 +179,7 @@ def crema_d(folder: Path) -> Rows:
 
 
 def ravdess(folder: Path) -> Rows:
-    """RAVDESS, speech: eight emotions, in splits by actor that are drawn here; odd actors are men."""
+    """Reads RAVDESS, speech: eight emotions, in splits by actor that are drawn here; odd actors are men."""
     rows = []
     for path in _sounds(folder):
         _, channel, emotion, intensity, _, _, actor = path.stem.split("-")

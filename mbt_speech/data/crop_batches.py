@@ -90,7 +90,7 @@ class CropBatches(ABC):
     def _load(self, start_step: int, max_steps: int) -> Iterable[dict]: ...
 
     def _settings(self) -> dict[str, Any]:
-        """Say how a data loader works."""
+        """Returns the settings of a data loader."""
         return {
             "num_workers": self.args.dataloader_num_workers,
             "collate_fn": collate_crops,
@@ -125,7 +125,7 @@ class IndexedCropBatches(CropBatches):
         return DataLoader(self.crops, batch_sampler=self._sampler(start_step, max_steps), **self._settings())
 
     def _sampler(self, start_step: int, max_steps: int) -> StepSampler:
-        """Make the items of this process's micro-batches."""
+        """Returns the sampler of this process's micro-batches."""
         return StepSampler(
             len(self.crops),
             self.args.per_device_train_batch_size,

@@ -75,7 +75,7 @@ class _Pieces(Dataset, ABC):
             return self._items([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
-        """Read a batch, as a data loader asks for it.
+        """Reads a batch, as a data loader asks for it.
 
         libsndfile decodes without Python's lock, so the threads of torch, which have nothing else to do until the
         batch is there, make room for as many that read: several in the main process, one in a data loader's worker.
@@ -94,10 +94,10 @@ class _Pieces(Dataset, ABC):
 
     @abstractmethod
     def _item(self, item: int, generator: np.random.Generator) -> Any:
-        """Read one item."""
+        """Reads one item."""
 
     def _read(self, recording: int, piece_seconds: float | None, generator: np.random.Generator | None) -> np.ndarray:
-        """Read a piece that starts at random, or at the start without a generator; shorter where the recording is."""
+        """Reads a piece that starts at random, or at the start without a generator; shorter where the recording is."""
         audio, name = self._audio[recording]
         start = 0
         if generator is not None and piece_seconds is not None:
@@ -161,11 +161,11 @@ class CropDataset(_Pieces):
 
     @property
     def extent(self) -> str:
-        """How much speech there is, in a phrase."""
+        """Returns a phrase of how much speech there is."""
         return f"{self.seconds.sum() / 3600:.2f} h in {len(self.seconds)} recordings"
 
     def name(self, item: int) -> str:
-        """What errors call the recording of an item."""
+        """Returns what errors call the recording of an item."""
         return self._audio[int(self._recording_of[item])][1]
 
     def _crops(self, recording: int, generator: np.random.Generator, bad: list[tuple[str, str]]) -> Crops:
@@ -179,7 +179,7 @@ class CropDataset(_Pieces):
 
 
 class ClipDataset(_Pieces):
-    """Labelled recordings for fine-tuning, whole or cut to ``max_seconds``.
+    """Labeled recordings for fine-tuning, whole or cut to ``max_seconds``.
 
     Args:
         recordings: as `index_recordings` returns them, with
@@ -217,7 +217,7 @@ class ClipDataset(_Pieces):
         return len(self.seconds)
 
     def name(self, item: int) -> str:
-        """What errors call the recording of an item."""
+        """Returns what errors call the recording of an item."""
         return self._audio[item][1]
 
     def _item(self, item: int, generator: np.random.Generator) -> Clip:
@@ -231,7 +231,7 @@ class ClipDataset(_Pieces):
 
 
 def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
-    """Batch crops: ``waveforms`` (B, S) float32, ``lengths`` (B,) in samples, ``bad`` (name, reason) pairs.
+    """Batches crops: ``waveforms`` (B, S) float32, ``lengths`` (B,) in samples, ``bad`` (name, reason) pairs.
 
     With two crops an item, ``second_waveforms`` and ``second_lengths`` hold the second ones.
     """
@@ -244,7 +244,7 @@ def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
 
 
 def collate_clips(items: Sequence[Clip]) -> dict[str, Any]:
-    """Batch clips: ``waveforms`` (B, S) float32, zeros after their ends, ``lengths`` (B,), ``labels`` (B,), ``bad``.
+    """Batches clips: ``waveforms`` (B, S) float32, zeros after their ends, ``lengths`` (B,), ``labels`` (B,), ``bad``.
 
     S is the longest clip's. Bad clips are in ``bad`` as (name, reason) and nowhere else, so B may be smaller, even 0.
     """
@@ -263,7 +263,7 @@ def collate_clips(items: Sequence[Clip]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere while pieces are read.
+    """Sends file descriptor 2 to nowhere while pieces are read.
 
     libmpg123 prints there that the frames before a cut of an mp3 lack earlier ones: a line for every other crop, about
     samples that are dropped anyway.

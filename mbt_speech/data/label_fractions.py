@@ -4,7 +4,7 @@ import numpy as np
 
 
 def select_label_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose the clips whose labels are given.
+    """Chooses the clips whose labels are given.
 
     Every class keeps its share, rounded, and at least one clip. With one seed a smaller share is contained in every
     larger one, so that a curve over fractions adds clips and never exchanges them.

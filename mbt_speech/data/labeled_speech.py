@@ -1,4 +1,4 @@
-"""Labelled speech: clips, class names and parts of a task.
+"""Labeled speech: clips, class names and parts of a task.
 
 Axes: N clips, K classes.
 """
@@ -42,7 +42,7 @@ class LabeledSpeech:
     """Of each clip, (N,), where not clips are classified but their frames."""
 
     def labels_fingerprint(self) -> str:
-        """Identify labels and parts."""
+        """Returns a digest of labels and splits."""
         rows = [self.rows[split].tolist() for split in SPLITS]
         segments = [[*map(np.ndarray.tolist, own[:2]), own.labels] for own in self.segments or []]
         words = json.dumps([self.label_names, self.clips.labels.tolist(), rows, segments])
@@ -50,12 +50,12 @@ class LabeledSpeech:
 
     @property
     def unit(self) -> str:
-        """What is classified."""
+        """Returns what is classified: clips or frames."""
         return "clips" if self.segments is None else "frames"
 
 
 def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampling_rate: int) -> LabeledSpeech:
-    """Find recordings, labels and parts; leave out what cannot be read, if asked to.
+    """Loads recordings, labels and splits of a task, without what cannot be read if asked to.
 
     Raises:
         ValueError: Labels or segments are not what they should be, or segments are not for a frozen encoder.
@@ -98,7 +98,7 @@ def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampl
 def _readable_splits(
     args: FinetuneArguments, accelerator: Accelerator, opened: DatasetDict, audio_column: str, in_segments: bool
 ) -> DatasetDict:
-    """Give train, validation and test, without what cannot be read and what `--label_map` leaves out."""
+    """Returns train, validation and test, without what cannot be read and what `--label_map` leaves out."""
     column, label_map = args.label_column_name, read_label_map(args.label_map)
     if in_segments and not args.freeze_encoder:
         raise ValueError(
@@ -116,7 +116,7 @@ def _readable_splits(
 
 
 def _encode_labels(args: FinetuneArguments, splits: DatasetDict) -> tuple[list[str], np.ndarray]:
-    """Give the class names of the training split and the class ids of all clips, (N,)."""
+    """Returns the class names of the training split and the class ids of all clips, (N,)."""
     label_names, train_labels = encode_labels(splits["train"], args.label_column_name)
     others = [encode_labels(splits[split], args.label_column_name, label_names)[1] for split in SPLITS[1:]]
     return label_names, np.concatenate([train_labels, *others])
@@ -136,7 +136,7 @@ def _read_segments(
 
 
 def _segment_names(args: FinetuneArguments, segments: list[Segments], rows: dict[str, np.ndarray]) -> list[str]:
-    """Give the class names of the training split, sorted."""
+    """Returns the class names of the training split, sorted."""
     names = {split: {label for row in rows[split] for label in segments[row].labels} for split in SPLITS}
     if unknown := sorted((names["validation"] | names["test"]) - names["train"]):
         raise ValueError(

@@ -16,7 +16,7 @@ from .crops import ClipDataset, collate_clips
 def load_by_length(
     accelerator: Accelerator, clips: ClipDataset, rows: np.ndarray, batch_size: int, num_workers: int
 ) -> tuple[np.ndarray, DataLoader]:
-    """Share clips at some positions among the processes: this one's positions, longest first, and its batches."""
+    """Shares clips at some positions among the processes: this one's positions, longest first, and its batches."""
     own = rows[np.argsort(-clips.seconds[rows], kind="stable")][accelerator.process_index :: accelerator.num_processes]
     loader = DataLoader(
         clips,
@@ -29,5 +29,5 @@ def load_by_length(
 
 
 def keep_out_of_signals(worker: int) -> None:
-    """Let a data loader's worker end with its process, not by a signal that is meant for the whole run."""
+    """Lets a data loader's worker end with its process, not by a signal that is meant for the whole run."""
     os.setpgid(0, 0)  # Ctrl-C goes to the terminal's process group

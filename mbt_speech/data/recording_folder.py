@@ -30,7 +30,7 @@ METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False) -> DatasetDict:
-    """Return the sound files below a folder, sorted by path, with their labels, in splits if it has splits.
+    """Returns the sound files below a folder, sorted by path, with their labels, in splits if it has splits.
 
     Folders and files whose names start with a dot are passed over. Without metadata, ``label`` is the name of the
     topmost folder that tells recordings apart (below the split's), and ``parent_folder``, where folders are nested
@@ -71,7 +71,7 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder, through links too, each real folder once, without hidden ones."""
+    """Yields the files below a folder, through links too, each real folder once, without hidden ones."""
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -82,7 +82,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _splits_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the split of each recording, and its folders below the split's.
+    """Returns the split of each recording, and its folders below the split's.
 
     A folder that holds everything says nothing and is passed over. Splits are folders only if every top folder has the
     name of one: in a set of keywords, "test" is a word.
@@ -121,7 +121,7 @@ def _as_dataset(columns: dict[str, list[Any]], root: Path) -> Dataset:
 def _read_metadata(
     metadata_files: list[Path], recordings: list[Path], allow_outside_paths: bool
 ) -> dict[str, list[Any]]:
-    """Return the columns of all metadata files together, with the paths of ``file_name`` as ``audio``."""
+    """Returns the columns of all metadata files together, with the paths of ``file_name`` as ``audio``."""
     if len({path.parent for path in metadata_files}) < len(metadata_files):
         raise ValueError(f"Keep one metadata file a folder: there are {', '.join(map(str, metadata_files))}.")
     rows = []
@@ -164,7 +164,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _type_cells(rows: list[dict[str, Any]], column: str) -> None:
-    """Make an empty cell of a csv column a missing value, and whole numbers numbers; "007" stays a string."""
+    """Makes an empty cell of a csv column a missing value, and whole numbers numbers; "007" stays a string."""
     filled = [row for row in rows if row[column]]
     is_whole = all(re.fullmatch(r"-?[1-9]\d{,17}|0", row[column]) for row in filled)
     for row in rows:

@@ -53,7 +53,7 @@ def index_recordings(
     min_seconds: float = MIN_RECORDING_SECONDS,
     cache_dir: str | os.PathLike | None = None,
 ) -> RecordingIndex:
-    """Measure all recordings by their headers and part the good from the bad.
+    """Measures all recordings by their headers and separates the good from the bad.
 
     The result is kept in ``cache_dir`` (by default in the cache of `datasets`) under a key of all paths, sizes and
     times of change; for recordings inside a data file, of that data set's fingerprint.
@@ -126,7 +126,7 @@ def _fingerprint(dataset: Dataset, audio_column: str) -> str:
 
 
 def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
-    """Return the paths of all recordings, or None if some are inside the data set."""
+    """Returns the paths of all recordings, or None if some are inside the data set."""
     column = dataset.data.column(audio_column)
     fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
     if "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks):
@@ -159,7 +159,7 @@ def _read_cache(path: Path, num_recordings: int) -> list[Any] | None:
 
 
 def _write_cache(path: Path, measured: list[Any]) -> None:
-    """Keep the result; where the cache is full or may not be written to, the next run measures again."""
+    """Keeps the result; where the cache is full or may not be written to, the next run measures again."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

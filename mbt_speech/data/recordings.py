@@ -40,7 +40,7 @@ def load_recordings(
     cache_dir: str | None = None,
     allow_outside_paths: bool = False,
 ) -> tuple[DatasetDict, str]:
-    """Find recordings, and return them with the name of their audio column.
+    """Returns recordings and the name of their audio column.
 
     Args:
         train_dir: a folder of sound files; or
@@ -81,7 +81,7 @@ def load_stream(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> tuple[IterableDataset, str]:
-    """Open one split of a data set without downloading it, and return it with the name of its audio column.
+    """Opens one split of a data set without downloading it; returns it with the name of its audio column.
 
     Args:
         dataset_name: a data set on the Hub, or a local folder of parquet or tar files.
@@ -111,7 +111,7 @@ def load_stream(
 
 
 def find_audio_column(dataset: Dataset | IterableDataset, audio_column_name: str | None = None) -> str:
-    """Return the audio column: the one asked for, or the only one of type ``Audio``, or the one called "audio"."""
+    """Returns the audio column: the one asked for, or the only one of type ``Audio``, or the one called "audio"."""
     columns = list(dataset.features or {})
     if audio_column_name is not None:
         if audio_column_name not in columns:

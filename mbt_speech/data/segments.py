@@ -1,4 +1,4 @@
-"""Labelled segments of recordings, such as phones with their times, and what they make of frames.
+"""Labeled segments of recordings, such as phones with their times, and what they make of frames.
 
 Axes: N recordings, P segments of a recording, T frames.
 """
@@ -17,7 +17,7 @@ TOLERANCE_SECONDS = 0.1
 
 
 class Segments(NamedTuple):
-    """The labelled stretches of one recording, by their starts."""
+    """The labeled stretches of one recording, by their starts."""
 
     starts: np.ndarray
     """In seconds, (P,)."""
@@ -26,7 +26,7 @@ class Segments(NamedTuple):
     labels: list[str]
 
     def classes_at(self, seconds: np.ndarray, label_names: list[str]) -> np.ndarray:
-        """Give the class of each moment (T,), or -1 outside every segment; where two overlap, that of the later."""
+        """Returns the class of each moment (T,), or -1 outside every segment; where two overlap, that of the later."""
         if not self.labels:
             return np.full(len(seconds), NO_LABEL)
         numbers = {name: number for number, name in enumerate(label_names)}
@@ -36,7 +36,7 @@ class Segments(NamedTuple):
 
 
 def holds_segments(dataset: Dataset, column: str) -> bool:
-    """Whether a column is of segments: a list of structs for each recording, or a struct of lists."""
+    """Returns whether a column is of segments: a list of structs for each recording, or a struct of lists."""
     return _fields(dataset.features.get(column)) is not None
 
 
@@ -47,7 +47,7 @@ def read_segments(
     seconds: np.ndarray,
     label_map: Mapping[str, str | None],
 ) -> list[Segments]:
-    """Read the segments of all recordings.
+    """Reads the segments of all recordings.
 
     Args:
         dataset: The recordings.
@@ -80,7 +80,7 @@ def read_segments(
 
 
 def _fields(feature: Any) -> dict[str, Any] | None:
-    """Give the type of each field of a segment, or None for a column of something else."""
+    """Returns the type of each field of a segment, or None for a column of something else."""
     if isinstance(feature, List | LargeList) and isinstance(feature.feature, dict):
         return feature.feature
     if isinstance(feature, dict) and feature and all(isinstance(own, List | LargeList) for own in feature.values()):
@@ -89,7 +89,7 @@ def _fields(feature: Any) -> dict[str, Any] | None:
 
 
 def _names_of_fields(dataset: Dataset, column: str) -> tuple[str, str, str, list[str] | None]:
-    """Give the fields for start, end and label, and the class names where labels are their numbers."""
+    """Returns the fields for start, end and label, and the class names where labels are their numbers."""
     fields = _fields(dataset.features[column]) or {}
     starts = [name for name in fields if name.startswith("start")]
     ends = [name for name in fields if name.startswith(("end", "stop"))]

@@ -27,7 +27,7 @@ def source(args: RunArguments) -> str:
 
 
 def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[DatasetDict, str]:
-    """Open what the arguments name; one process downloads, the others wait.
+    """Opens what the arguments name; one process downloads, the others wait.
 
     Returns:
         The splits, or with `--train_split_name` that one alone as "train", and the audio column.
@@ -60,7 +60,7 @@ def open_recordings(args: RunArguments, accelerator: Accelerator) -> tuple[Datas
 
 
 def open_unlabeled(args: PretrainArguments, accelerator: Accelerator) -> tuple[Dataset | IterableDataset, str]:
-    """Open what pre-training reads: one data set or several ones mixed, as a stream or not; with its audio column.
+    """Opens what pre-training reads, one data set or a mix of several, as a stream or not, with its audio column.
 
     Raises:
         ValueError: There is no such split, or nothing to read.
@@ -99,7 +99,7 @@ def open_unlabeled(args: PretrainArguments, accelerator: Accelerator) -> tuple[D
 
 
 def choose_split(splits: DatasetDict, *names: str) -> Dataset:
-    """Give the first of the named splits that exists.
+    """Returns the first of the named splits that exists.
 
     Raises:
         ValueError: There is none.
@@ -115,7 +115,7 @@ def choose_split(splits: DatasetDict, *names: str) -> Dataset:
 def index_speech(
     args: RunArguments, accelerator: Accelerator, recordings: Dataset, audio_column: str, *, decode: bool
 ) -> RecordingIndex:
-    """Measure the recordings; list those that `--on_bad_audio skip` leaves out in `bad_audio.txt`.
+    """Measures the recordings; lists those that `--on_bad_audio skip` leaves out in `bad_audio.txt`.
 
     Args:
         args: The run.
@@ -131,7 +131,7 @@ def index_speech(
 
 
 def report_bad_audio(args: RunArguments, accelerator: Accelerator, bad: list[tuple[str, str]]) -> None:
-    """Add recordings that were skipped to `bad_audio.txt`, each once, and say how many there are."""
+    """Adds recordings that were skipped to `bad_audio.txt`, each once, and prints how many there are."""
     if not bad:
         return
     path = Path(args.output_dir) / BAD_AUDIO_NAME

@@ -23,7 +23,7 @@ SPLIT_ALIASES = {
 def encode_labels(
     dataset: Dataset, label_column: str, label_names: Sequence[str] | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """Return the class names of a label column, and each recording's class number, int64 (N,).
+    """Returns the class names of a label column, and each recording's class number, int64 (N,).
 
     Args:
         dataset: the recordings.
@@ -51,12 +51,12 @@ def encode_labels(
 
 
 def relabel(label: str, label_map: Mapping[str, str | None]) -> str | None:
-    """Return the new name of a label, None to leave out what bears it; "*" stands for those that are not named."""
+    """Returns the new name of a label, None to leave out what bears it; "*" stands for those that are not named."""
     return label_map.get(label, label_map.get("*", label))
 
 
 def map_labels(dataset: Dataset, label_column: str, label_map: Mapping[str, str | None]) -> Dataset:
-    """Return the recordings that `relabel` keeps, with the new names in their label column."""
+    """Returns the recordings that `relabel` keeps, with the new names in their label column."""
     names = [relabel(str(value), label_map) for value in _label_values(dataset, label_column)]
     mapped = dataset.remove_columns(label_column).add_column(label_column, names)  # pyright: ignore
     return mapped.select([row for row, name in enumerate(names) if name is not None])
@@ -71,7 +71,7 @@ def split_dataset(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
 ) -> DatasetDict:
-    """Return the splits train, validation and test, drawing what the data do not come with.
+    """Returns the splits train, validation and test, drawing what the data do not come with.
 
     Splits that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
     called "split", if there is one; under any of their usual names. A missing validation or test split is drawn from
@@ -93,13 +93,13 @@ def split_dataset(
 
 
 def split_of(name: object) -> str | None:
-    """Return "train", "validation" or "test" for a usual name of one ("dev", "train-clean-100"), else None."""
+    """Returns "train", "validation" or "test" for a usual name of one ("dev", "train-clean-100"), else None."""
     first_word = re.split(r"[-_. \d]", str(name).strip().lower())[0]
     return next((split for split, aliases in SPLIT_ALIASES.items() if first_word in aliases), None)
 
 
 def column_values(dataset: Dataset, column: str) -> list[Any]:
-    """Return a column as plain Python values, without decoding or touching the others."""
+    """Returns a column as plain Python values, without decoding or touching the others."""
     if column not in dataset.column_names:
         raise ValueError(f"There is no column {column!r}: the columns are {', '.join(dataset.column_names)}.")
     return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
@@ -165,7 +165,7 @@ def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, D
 def _stratified_rows(
     labels: Sequence[Any], label_column: str, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that stay and the rows that are drawn, each sorted; both have every class."""
+    """Returns the rows that stay and the rows that are drawn, each sorted; both have every class."""
     generator = np.random.default_rng(seed)
     classes, numbers = np.unique(np.array([str(label) for label in labels]), return_inverse=True)
     drawn = []

@@ -62,7 +62,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(num_items: int, global_batch_size: int) -> int:
-    """Whole batches in one pass over the data."""
+    """Returns the number of whole batches in one pass over the data."""
     if num_items < global_batch_size:
         raise ValueError(
             f"There are {num_items} recordings to learn from, fewer than one batch of {global_batch_size}: lower "
@@ -72,5 +72,5 @@ def steps_per_epoch(num_items: int, global_batch_size: int) -> int:
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix numbers (a seed, an epoch, a step, ...) into one seed: other numbers, an unrelated seed."""
+    """Mixes numbers (a seed, an epoch, a step, ...) into one seed: other numbers, an unrelated seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

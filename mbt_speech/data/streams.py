@@ -61,11 +61,11 @@ class StreamedCrops(IterableDataset):
 
     @property
     def extent(self) -> str:
-        """How much speech there is, in a phrase."""
+        """Returns a phrase of how much speech there is."""
         return "a stream"
 
     def start_at(self, step: int) -> None:
-        """Draw order and places for a run that goes on after so many steps: not those of a run that never stopped."""
+        """Draws order and places for a run that goes on after so many steps: not those of a run that never stopped."""
         self._start = step
 
     def __iter__(self) -> Iterator[Crops]:
@@ -84,7 +84,7 @@ class StreamedCrops(IterableDataset):
             bad = []
 
     def _without_end(self) -> Iterator[Any]:
-        """Give audio values, pass after pass; nothing to a worker that has no shard."""
+        """Yields audio values, pass after pass; nothing to a worker that has no shard."""
         for epoch in itertools.count(self._start):
             self._stream.set_epoch(epoch)
             is_empty = True
@@ -112,7 +112,7 @@ class StreamedCrops(IterableDataset):
 
 
 def _fetched(audio: Any) -> Any:
-    """Read a file that lies elsewhere (a stream of plain sound files names it by its address)."""
+    """Reads a file that lies elsewhere (a stream of plain sound files names it by its address)."""
     if isinstance(audio, dict) and audio.get("bytes") is None and "://" in str(audio.get("path")):
         with fsspec.open(audio["path"], "rb") as file:
             return {"bytes": file.read(), "path": audio["path"]}  # pyright: ignore[reportAttributeAccessIssue]

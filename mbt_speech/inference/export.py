@@ -72,7 +72,7 @@ class WaveformModel(SpeechEncoder):
         return tuple(output[name] for name in self.output_names)
 
     def metadata(self) -> dict[str, str]:
-        """What a file needs to say beside its weights."""
+        """Returns what a file needs to say beside its weights."""
         metadata = {"sampling_rate": str(self.sampling_rate)}
         if self.is_classifier:
             metadata["id2label"] = json.dumps(self.model.config.id2label)
@@ -190,5 +190,5 @@ def _quantize(workplace: Path, output: Path) -> None:
 
 
 def _module_path(node: Any) -> str:
-    """Where in the PyTorch model a node of the graph comes from, as the exporter noted it."""
+    """Returns where in the PyTorch model a node of the graph comes from, as the exporter noted it."""
     return next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")

@@ -112,12 +112,12 @@ class SpeechEncoder(nn.Module):
 
     @property
     def sampling_rate(self) -> int:
-        """Rate in Hz that waveforms must have."""
+        """Returns the rate in Hz that waveforms must have."""
         return self.extractor.sampling_rate
 
     @property
     def samples_per_frame(self) -> int:
-        """Distance between output frames in samples."""
+        """Returns the distance between output frames in samples."""
         return self.extractor.hop_length * time_stride(self.model.config)
 
     def centers(self, num_frames: int) -> Tensor:

@@ -109,7 +109,7 @@ class ErrorRates(NamedTuple):
     """Share of the pairs of two voices that are accepted, (T,)."""
 
     def equal_error(self) -> tuple[float, float]:
-        """Give the equal error rate and its threshold, interpolated between the two thresholds around it."""
+        """Returns the equal error rate and its threshold, interpolated between the two thresholds around it."""
         gap = self.false_rejections - self.false_acceptances
         after = int(np.argmax(gap >= 0))
         before = max(0, after - 1)
@@ -123,7 +123,7 @@ class ErrorRates(NamedTuple):
         return float(rate), float(middles[before] + share * (middles[after] - middles[before]))
 
     def min_detection_cost(self, target_prior: float = TARGET_PRIOR) -> float:
-        """Give the least detection cost, with costs of 1, relative to that of always giving the same answer.
+        """Returns the least detection cost, with costs of 1, relative to that of always answering the same.
 
         As in the speaker recognition evaluations of NIST.
         """
@@ -132,7 +132,7 @@ class ErrorRates(NamedTuple):
 
 
 def error_rates(scores: ArrayLike, same_speaker: ArrayLike) -> ErrorRates:
-    """Sweep the threshold over scores (P,) of pairs (P,), of which some are of one voice and some are not.
+    """Sweeps the threshold over scores (P,) of pairs (P,), of which some are of one voice and some are not.
 
     Raises:
         ValueError: All pairs are of one kind.
@@ -150,13 +150,13 @@ def error_rates(scores: ArrayLike, same_speaker: ArrayLike) -> ErrorRates:
 
 
 def cosine_scores(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of each row (P, H) with its counterpart (P, H)."""
+    """Computes the cosine of each row (P, H) with its counterpart (P, H)."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return (first * second).sum(axis=1) / np.maximum(norms, np.finfo(first.dtype).tiny)
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Read a list in VoxCeleb's format: `1 first.wav second.wav` for one voice, `0 ...` for two, a pair a line.
+    """Reads a list in VoxCeleb's format: `1 first.wav second.wav` for one voice, `0 ...` for two, a pair a line.
 
     Raises:
         ValueError: It is no text, is empty, or a line is not of this form.

@@ -32,7 +32,7 @@ class SweepRun:
 
     @cached_property
     def name(self) -> str:
-        """Folder name within a sweep; a model that was trained anew has another."""
+        """Returns the name of its folder within a sweep; a model that was trained anew has another."""
         weights = Path(self.method, "model.safetensors")
         identity = weights.read_bytes() if weights.is_file() else self.method.encode()
         digest = hashlib.sha256(identity).hexdigest()[:8]

@@ -20,7 +20,7 @@ Losses = dict[str, Tensor]
 def backpropagate_views(
     accelerator: Accelerator, network: nn.Module, micro_batches: Sequence[Views]
 ) -> MBTForPreTrainingOutput:
-    """Add the gradient of the objective over the whole batch to the parameters' gradients.
+    """Adds the gradient of the objective over the whole batch to the parameters' gradients.
 
     Losses of micro-batches do not add up to the loss of their batch, whose statistics they share. So there are two
     passes (gradient caching, arXiv 2101.06983): the first one keeps the projections alone, from which the loss and
@@ -70,7 +70,7 @@ def backpropagate_mean(
     micro_batches: Sequence[dict],
     forward: Callable[[dict, int], Losses],
 ) -> Losses:
-    """Add the gradient of a loss that is a mean over clips to the parameters' gradients.
+    """Adds the gradient of a loss that is a mean over clips to the parameters' gradients.
 
     Args:
         accelerator: Of `create_accelerator`.
@@ -93,7 +93,7 @@ def backpropagate_mean(
 
 @torch.no_grad()
 def _project_all(network: nn.Module, micro_batches: Sequence[Views]) -> list[MBTForPreTrainingOutput]:
-    """Run the first pass, which leaves the buffers (running statistics of batch norm) as they were."""
+    """Runs the first pass, which leaves the buffers (running statistics of batch norm) as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     outputs = [network(*views, return_loss=False, output_hidden_states=False) for views in micro_batches]
     for buffer, before in buffers:
@@ -102,7 +102,7 @@ def _project_all(network: nn.Module, micro_batches: Sequence[Views]) -> list[MBT
 
 
 def _differentiate(model: MBTForPreTraining, output: MBTForPreTrainingOutput) -> Sequence[Tensor]:
-    """Put the objective into `output` and give its gradient for the two projections."""
+    """Puts the objective into `output` and returns its gradient for the two projections."""
     leaves = [output[name].detach().requires_grad_() for name in ("projections", "projections_b")]
     objective = model.compare(*leaves)
     for name, value in objective._asdict().items():
@@ -116,7 +116,7 @@ def _random_state(device: torch.device) -> list[Tensor]:
 
 @contextmanager
 def _replayed(state: list[Tensor], device: torch.device) -> Iterator[None]:
-    """Draw again what was drawn from `state` on, and then go on as if nothing had been drawn."""
+    """Draws again what was drawn from `state` on, and then goes on as if nothing had been drawn."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.set_rng_state(state[0])
         if device.type == "cuda":

@@ -30,7 +30,7 @@ def save_checkpoint(
     progress: dict[str, Any],
     save_total_limit: int,
 ) -> Path:
-    """Write `checkpoint-<step>`, that resumes training and that `from_pretrained` opens.
+    """Writes `checkpoint-<step>`, that resumes training and that `from_pretrained` opens.
 
     It is written under another name and renamed when it is on the disk, so that a folder called `checkpoint-*` is
     never half of one, and it lists its files with their checksums. Every process calls this.
@@ -75,7 +75,7 @@ def save_checkpoint(
 
 
 def write_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
-    """Write `progress.json`: where the run stands, and the checksum of every file there is, its own content's too."""
+    """Writes `progress.json`: where the run stands, and the checksum of every file there is, its own content's too."""
     names = sorted(str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file())
     files = {name: _checksum(checkpoint / name) for name in names if name != PROGRESS_NAME}
     content = {**progress, "files": files}
@@ -83,7 +83,7 @@ def write_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """Read `progress.json`.
+    """Reads `progress.json`.
 
     Raises:
         ValueError: The file is damaged; other `UNREADABLE` errors where it is missing or something else.
@@ -95,7 +95,7 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename a complete folder once its content is on the disk: after a power failure too, it is whole or absent."""
+    """Renames a complete folder once its content is on the disk: after a power failure too, it is whole or absent."""
     for path in [*partial.rglob("*"), partial]:
         _synchronize(path)
     shutil.rmtree(target, ignore_errors=True)
@@ -104,7 +104,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 
 def _rotate(output_dir: Path, step: int, save_total_limit: int) -> None:
-    """Delete the oldest checkpoints, and later ones, of a run that went on from an earlier one instead."""
+    """Deletes the oldest checkpoints, and later ones, of a run that went on from an earlier one instead."""
     known = list_checkpoints(output_dir)
     past = [checkpoint for checkpoint in known if step_of(checkpoint) <= step]
     for checkpoint in {*known} - {*past[-save_total_limit:]}:
@@ -129,18 +129,18 @@ def _checksum_of_values(content: dict[str, Any]) -> str:
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """Give the checkpoints of a run, oldest first."""
+    """Returns the checkpoints of a run, oldest first."""
     found = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """Give the steps that were done, from a checkpoint's name."""
+    """Returns the number of steps that were done, from a checkpoint's name."""
     return int(checkpoint.name.split("-")[1])
 
 
 def discard_checkpoints(accelerator: Accelerator, output_dir: Path, overwrite_output_dir: bool) -> None:
-    """Clear the way for a run that starts anew.
+    """Clears the way for a run that starts anew.
 
     Raises:
         CheckpointError: There are checkpoints, and they may not be deleted.
@@ -157,7 +157,7 @@ def discard_checkpoints(accelerator: Accelerator, output_dir: Path, overwrite_ou
 
 
 def checkpoint_fault(checkpoint: Path) -> str | None:
-    """Say what a checkpoint lacks, as the rest of a sentence; None if it is whole."""
+    """Returns what a checkpoint lacks, as the rest of a sentence; None if it is whole."""
     try:
         files = read_progress(checkpoint)["files"].items()
     except UNREADABLE:
@@ -172,7 +172,7 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
 
 
 def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_checkpoint: str | None) -> Path | None:
-    """Resolve `--resume_from_checkpoint`: a folder, `auto` for the last good one below `output_dir`, or nothing.
+    """Resolves `--resume_from_checkpoint`: a folder, `auto` for the last good one below `output_dir`, or nothing.
 
     Raises:
         CheckpointError: The folder that is named is no checkpoint, or a damaged one.
@@ -195,7 +195,7 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
 
 
 def load_checkpoint(state: TrainingState, checkpoint: Path) -> dict[str, Any]:
-    """Restore weights, optimizer, masks and random states, and return what `progress` was.
+    """Restores weights, optimizer, masks and random states; returns what `progress` was.
 
     Raises:
         CheckpointError: It is of another run.

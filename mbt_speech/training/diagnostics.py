@@ -17,7 +17,7 @@ COLLAPSED_RANK = 1.5
 
 
 def correlation_normalization(config: MBTConfig) -> tuple[str, float]:
-    """Give kind and strength of the normalization under which the config's latents are correlated."""
+    """Returns kind and strength of the normalization under which the config's latents are correlated."""
     kind = config.latent_normalization or OWN_NORMALIZATIONS.get(config.objective, "batch")
     # A correlation is standardized along the batch, whatever the objective does.
     return "batch" if kind == "none" else kind, float(config.latent_normalization_strength)
@@ -25,7 +25,7 @@ def correlation_normalization(config: MBTConfig) -> tuple[str, float]:
 
 @torch.no_grad()
 def diagnose(accelerator: Accelerator, config: MBTConfig, output: MBTForPreTrainingOutput) -> dict[str, Tensor]:
-    """Describe the latents of one step; every process makes the call and gets the values of the whole batch.
+    """Describes the latents of one step; every process makes the call and gets the values of the whole batch.
 
     Returns:
         0-d tensors: `mean_correlation`, the mean C_ii; `off_diagonal_rms` of C; `effective_rank` of the projections
@@ -52,7 +52,7 @@ def diagnose(accelerator: Accelerator, config: MBTConfig, output: MBTForPreTrain
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """Exp of the entropy of the singular values of centered rows, (N, D) to () float32, at most min(N - 1, D).
+    """Computes exp(entropy) of the singular values of centered rows, (N, D) to () float32; at most min(N - 1, D).
 
     After Roy and Vetterli (2007); 0 where the rows do not vary at all.
     """
@@ -71,7 +71,7 @@ class CollapseWatch:
         self.collapsed = False
 
     def look(self, step: int, diagnostics: dict[str, Tensor], num_pairs: int) -> str | None:
-        """Give the words to print, if there is something new.
+        """Returns the words to print, if there is something new.
 
         Args:
             step: Step that is diagnosed.

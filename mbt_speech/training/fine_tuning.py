@@ -1,4 +1,4 @@
-"""The whole network trained on labelled clips: encoder and classifier together.
+"""The whole network trained on labeled clips: encoder and classifier together.
 
 Axes: N clips, B clips of a batch.
 """
@@ -66,7 +66,7 @@ class FullTraining:
 
     @property
     def max_steps(self) -> int:
-        """Optimizer steps."""
+        """Returns the number of optimizer steps."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         epoch_steps = steps_per_epoch(len(self.train_rows), self.batch_size * self._shares)
@@ -75,7 +75,7 @@ class FullTraining:
         return int(np.clip(round(self.pace.epochs * epoch_steps), self.pace.min_steps, self.pace.max_steps))
 
     def run(self, output_dir: Path, description: str, uploads: HubUploads | None = None) -> None:
-        """Train, measuring on all of validation on the way if asked to.
+        """Trains; measures on all of validation on the way if asked to.
 
         Args:
             output_dir: Folder of log and checkpoints.
@@ -102,7 +102,7 @@ class FullTraining:
                 run.log.evaluation(run.step, {"eval_accuracy": self.accuracy_on(self.speech.rows["validation"])})
 
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
-        """Read this process's micro-batches from a step on."""
+        """Reads this process's micro-batches from a step on."""
         loader = DataLoader(
             self.speech.training_clips,
             batch_sampler=self._items(start_step, max_steps),
@@ -116,7 +116,7 @@ class FullTraining:
             yield batch
 
     def backpropagate(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
-        """Add the gradient of the micro-batches of a step; gives their mean loss and accuracy."""
+        """Adds the gradient of the micro-batches of a step; returns their mean loss and accuracy."""
 
         def forward(batch: dict, number: int) -> Losses:
             batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
@@ -129,13 +129,13 @@ class FullTraining:
         return backpropagate_mean(self.accelerator, network, batches, forward)
 
     def accuracy_on(self, rows: np.ndarray) -> float:
-        """Classify clips at some positions; gives the share that is right."""
+        """Classifies clips at some positions; returns the share that is right."""
         return self._scores(rows)["accuracy"]
 
     def classifier(
         self, validation_accuracy: float, num_train: int, minutes: float, alpha: float | None = None
     ) -> Classifier:
-        """Test the network as it is; gives it with its results."""
+        """Tests the network as it is; returns it with its results."""
         return Classifier(
             validation_accuracy=validation_accuracy,
             test_scores=self._scores(self.speech.rows["test"]),
@@ -149,7 +149,7 @@ class FullTraining:
         )
 
     def _own_checkpoint(self, output_dir: Path) -> str | None:
-        """Give what to resume from: of a task that trains several networks, one is the owner of the folder named."""
+        """Returns what to resume from: of a task that trains several networks, one owns the folder named."""
         named = self.args.resume_from_checkpoint
         is_own = named in (None, "auto") or Path(named).resolve().parent == output_dir.resolve()
         return named if is_own else "auto"
@@ -159,12 +159,12 @@ class FullTraining:
         return score(*predict(self.args, self.accelerator, self.model, self.extractor, self.speech.clips, rows))
 
     def names(self, step: int) -> list[str]:
-        """Name the recordings of this process's batch of a step."""
+        """Returns the names of the recordings of this process's batch of a step."""
         return [self.speech.clips.name(row) for batch in self._items(step, step + 1) for _, row in batch]
 
     @property
     def _shares(self) -> int:
-        """Micro-batches that make a step."""
+        """Yields the micro-batches that make a step."""
         return self.args.gradient_accumulation_steps * self.accelerator.num_processes
 
     def _items(self, start_step: int, end_step: int) -> list[list[tuple[int, int]]]:
@@ -190,7 +190,7 @@ def predict(
     clips: ClipDataset,
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classify some clips, shared by the processes: predicted and true class ids, (N,) each, the same everywhere."""
+    """Classifies some clips, shared by the processes: predicted and true class ids, (N,) each, the same everywhere."""
     batch_size, workers = args.per_device_train_batch_size, args.dataloader_num_workers
     _, loader = load_by_length(accelerator, clips, rows, batch_size, workers)
     pairs = []

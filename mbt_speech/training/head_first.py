@@ -117,11 +117,11 @@ class WeightPath:
         self.end = self.start
 
     def end_here(self) -> None:
-        """Let the line end at the weights as they are now."""
+        """Lets the line end at the weights as they are now."""
         self.end = _weights(self.model)
 
     def go_to(self, alpha: float) -> None:
-        """Give the network the weights at `alpha`: 0 is the start and 1 the end, buffers included."""
+        """Sets the network to the weights at `alpha`: 0 is the start and 1 the end, buffers included."""
         device = next(self.model.parameters()).device
         weights = {
             name: torch.lerp(value, self.end[name], alpha) if value.is_floating_point() else self.end[name]
@@ -130,7 +130,7 @@ class WeightPath:
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
     def choose(self, accuracy: Callable[[], float], num_clips: int) -> tuple[float, float]:
-        """Choose the alpha of the best accuracy on so many clips, and go to it; gives it and its accuracy.
+        """Chooses the alpha of the best accuracy on so many clips and goes to it; returns it and its accuracy.
 
         Of equal ones it is the nearest to the start, and the start itself unless another is better by more than a
         standard error.

@@ -66,7 +66,7 @@ class HubUploads:
         self._submit(self._announce)
 
     def push_checkpoint(self, checkpoint: Path) -> None:
-        """Upload the model of a checkpoint in the background with `--hub_strategy every_save`."""
+        """Uploads the model of a checkpoint in the background with `--hub_strategy every_save`."""
         if not self.is_on or self.args.hub_strategy != "every_save":
             return
         while self.jobs.qsize() >= MAX_WAITING:
@@ -80,7 +80,7 @@ class HubUploads:
         done.add_done_callback(lambda _: shutil.rmtree(snapshot, ignore_errors=True))
 
     def finish(self) -> None:
-        """Upload `output_dir` after what is still on its way, and wait `FINISH_SECONDS` for the end of it."""
+        """Uploads `output_dir` after what is still on its way; waits `FINISH_SECONDS` for the end of it."""
         if not self.is_on:
             return
         if self.failed:  # what waits would fail as well, and is on its way with the end
@@ -95,7 +95,7 @@ class HubUploads:
         _remove_snapshots(self.folder)
 
     def give_up(self) -> None:
-        """Give what is on its way `STOP_SECONDS`: a run that is told to stop must end in time."""
+        """Waits `STOP_SECONDS` for what is on its way: a run that is told to stop must end in time."""
         if not self.is_on:
             return
         try:
@@ -124,7 +124,7 @@ class HubUploads:
         return False
 
     def _announce(self) -> bool:
-        """Create the repository, to tell of a wrong token now and not after days."""
+        """Creates the repository, to tell of a wrong token now and not after days."""
         try:
             self._create_repository()
         except Exception as error:
@@ -147,7 +147,7 @@ class HubUploads:
         return error is None
 
     def _upload(self, folder: Path, message: str, ignore_patterns: Sequence[str]) -> Exception | None:
-        """Commit a folder; gives what was wrong with the last attempt, None if nothing was."""
+        """Commits a folder; returns what was wrong with the last attempt, None if nothing was."""
 
         def attempt() -> None:
             self._create_repository()
@@ -189,7 +189,7 @@ class HubUploads:
 
 
 def retry(action: Callable[[], None]) -> None:
-    """Try up to `ATTEMPTS` times, longer and longer apart, or as far apart as the Hub says.
+    """Tries up to `ATTEMPTS` times, longer and longer apart, or as far apart as the Hub says.
 
     Raises:
         Exception: Of the last attempt, or of the first that no later one would mend.
@@ -205,7 +205,7 @@ def retry(action: Callable[[], None]) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a later attempt may succeed: not with a refused token or a repository that cannot be."""
+    """Returns whether a later attempt may succeed: not with a refused token or a repository that cannot be."""
     response = _response(error)
     if response is not None:
         return response.status_code in TRANSIENT or response.status_code >= 500
@@ -213,7 +213,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def _response(error: BaseException | None):
-    """Find the Hub's answer in an error or in what it was raised from; None if there was no answer."""
+    """Returns the Hub's answer in an error or in what it was raised from; None if there was no answer."""
     while error is not None:
         if getattr(error, "response", None) is not None:
             return error.response  # pyright: ignore[reportAttributeAccessIssue]
@@ -228,7 +228,7 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _take_snapshot(checkpoint: Path, folder: Path) -> Path:
-    """Link what `from_pretrained` opens into a folder of its own: no copy, and rotation cannot delete it."""
+    """Links what `from_pretrained` opens into a folder of its own: no copy, and rotation cannot delete it."""
     snapshot = Path(tempfile.mkdtemp(prefix=SNAPSHOT, dir=folder))
     for pattern in MODEL_FILES:
         for path in checkpoint.glob(pattern):
@@ -240,7 +240,7 @@ def _take_snapshot(checkpoint: Path, folder: Path) -> Path:
 
 
 def _to_share(path: Path) -> Path | bytes:
-    """Give a file for a commit: as it is, but for the recipe."""
+    """Returns a file for a commit: as it is, but for the recipe."""
     return recipe_to_share(path).encode() if path.name == RECIPE_NAME else path
 
 

@@ -35,7 +35,7 @@ def global_batch_size(args: RunArguments, num_processes: int) -> int:
 
 
 def count_steps(args: RunArguments, num_clips: int | None, num_processes: int) -> int:
-    """Give the optimizer steps of the run: `--max_steps`, or the epochs times their whole batches."""
+    """Returns the optimizer steps of the run: `--max_steps`, or the epochs times their whole batches."""
     if num_clips is None:  # of a stream
         return args.max_steps
     steps = steps_per_epoch(num_clips, global_batch_size(args, num_processes))
@@ -117,7 +117,7 @@ class TrainingRun:
         )
 
     def _prepare(self, encoder_learning_rate: float | None) -> None:
-        """Give the model its layout and its place, and whatever learns or schedules to the accelerator."""
+        """Moves the model to its layout and place, and prepares whatever learns or schedules with the accelerator."""
         args, accelerator, model = self.args, self.accelerator, self.model
         # The convolutions' fastest layout on CPU and on tensor cores.
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -183,15 +183,15 @@ class TrainingRun:
 
     @property
     def is_logged(self) -> bool:
-        """Whether the step under way gets a line of the log."""
+        """Returns whether the step under way gets a line of the log."""
         return is_logged(self.step + 1, self.args.logging_steps, self.max_steps)
 
     def is_due(self, every: int) -> bool:
-        """Whether something that happens every so many steps, 0 for never, comes after the last step."""
+        """Returns whether something that happens every so many steps, 0 for never, comes after the last step."""
         return every > 0 and self.step % every == 0
 
     def _is_finite(self, loss: torch.Tensor) -> bool:
-        """Clip the gradient, and tell whether loss and gradient are finite."""
+        """Clips the gradient; returns whether loss and gradient are finite."""
         if not torch.isfinite(loss):
             return False
         if self.args.max_grad_norm <= 0:
@@ -201,7 +201,7 @@ class TrainingRun:
         return self.accelerator.scaler is not None or norm is None or bool(torch.isfinite(norm))
 
     def _skip(self, loss: float) -> None:
-        """Leave weights and running statistics as they were before the step."""
+        """Leaves weights and running statistics as they were before the step."""
         for buffer, before in self._buffers:
             buffer.copy_(before)
         self.skipped_steps += 1
@@ -226,7 +226,7 @@ class TrainingRun:
         return checkpoint
 
     def _stop(self, reason: str) -> NoReturn:
-        """Save, and end the process as one that has done its work."""
+        """Saves, and ends the process as one that has done its work."""
         checkpoint = self.save()
         self._close()
         self.accelerator.print(
@@ -238,14 +238,14 @@ class TrainingRun:
         sys.exit(0)
 
     def _close(self) -> None:
-        """End the bar and the trackers."""
+        """Ends the bar and the trackers."""
         self.log.close()
         if self.args.report_to != "none":
             self.accelerator.end_training()
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether the flag is set in any process, so that all of them do the same."""
+    """Returns whether the flag is set in any process, so that all of them do the same."""
     if accelerator.num_processes == 1:
         return flag
     total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
@@ -253,7 +253,7 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device, num_processes: int) -> None:
-    """Let batch norm see the clips of all processes, on GPUs, the only place where torch has it.
+    """Lets batch norm see the clips of all processes, on GPUs, the only place where torch has it.
 
     Parameters, buffers and their names stay those of plain batch norm, and so do saved weights.
     """

@@ -21,7 +21,7 @@ def create_optimizer(
     layerwise_lr_decay: float = 1.0,
     encoder_learning_rate: float | None = None,
 ) -> torch.optim.Optimizer:
-    """AdamW or LARS over what learns, without weight decay on biases and norms (every parameter of one dimension).
+    """Creates AdamW or LARS over what learns; biases and norms (of one dimension) have no weight decay.
 
     Each layer of the encoder learns `layerwise_lr_decay` times as fast as the one above it, and what is not of the
     encoder at `learning_rate`; `encoder_learning_rate` is by default the same.
@@ -46,7 +46,7 @@ def create_optimizer(
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Number the layers from the input to the head: parameter name -> depth of its layer."""
+    """Numbers the layers from the input to the head: parameter name -> depth of its layer."""
     depths: dict[str, int] = {}
     numbers: dict[str, int] = {}
     for name, _ in model.named_parameters():
@@ -69,7 +69,7 @@ class Schedule:
         self._peaks = [group["lr"] for group in optimizer.param_groups]
 
     def set_rates(self, step: int) -> float:
-        """Set the learning rates for the step after `step` ones; gives that of the first group."""
+        """Sets the learning rates for the step after `step` ones; returns that of the first group."""
         if step < self.warmup_steps:
             factor = step / self.warmup_steps
         else:
@@ -81,5 +81,5 @@ class Schedule:
 
 
 def shortened_warmup(warmup_steps: int, max_steps: int) -> int:
-    """Give the steps of warm-up that a run really has."""
+    """Returns the steps of warm-up that a run really has."""
     return min(warmup_steps, max_steps // 10)

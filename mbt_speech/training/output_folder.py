@@ -57,7 +57,7 @@ def _lock(folder: Path) -> None:
 
 
 def _identity(values: Any) -> tuple[Any, ...] | None:
-    """Name what a run makes, from its arguments; None of what are no arguments."""
+    """Returns what a run makes, from its arguments; None of what are no arguments."""
     for names in IDENTITY:
         if isinstance(values, Mapping) and all(name in values for name in names):
             kind = "an encoder of the" if "objective" in names else "classifiers of the"

@@ -59,7 +59,7 @@ class RunLog:
         )
 
     def step(self, step: int, values: dict) -> None:
-        """Tell of one finished step; `values` maps names to 0-d tensors or numbers, averaged over processes."""
+        """Logs one finished step; `values` maps names to 0-d tensors or numbers, averaged over processes."""
         self.bar.update()
         if not is_logged(step, self.logging_steps, self.max_steps):
             return
@@ -76,7 +76,7 @@ class RunLog:
         self._write(step, values, "train", {"clips_per_second": round(rate, 1)})
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Tell of a measurement at a step."""
+        """Logs a measurement at a step."""
         self._write(step, values, "eval", {})
 
     def _write(self, step: int, values: dict[str, float], group: str, extra: dict[str, float]) -> None:
@@ -87,22 +87,22 @@ class RunLog:
             append_line(self.path, {"step": step, **values, **extra})
 
     def close(self) -> None:
-        """End the bar."""
+        """Ends the bar."""
         self.bar.close()
 
 
 def is_logged(step: int, logging_steps: int, max_steps: int) -> bool:
-    """Whether a finished step gets a line: every `logging_steps`, and the last one."""
+    """Returns whether a finished step gets a line: every `logging_steps`, and the last one."""
     return step % logging_steps == 0 or step == max_steps
 
 
 def read_log(output_dir: Path) -> list[dict]:
-    """Read the lines of `train_log.jsonl`, oldest first; none if there is no log."""
+    """Reads the lines of `train_log.jsonl`, oldest first; none if there is no log."""
     return read_lines(Path(output_dir) / LOG_NAME)
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Read a file of JSON objects, one a line; none if it is not there.
+    """Reads a file of JSON objects, one a line; none if it is not there.
 
     A damaged line, as a process that died leaves it, is left out with a warning.
     """
@@ -118,7 +118,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def append_line(path: Path, values: dict) -> None:
-    """Add a JSON object to a file of them, on a line of its own whatever stands before it."""
+    """Adds a JSON object to a file of them, on a line of its own whatever stands before it."""
     with path.open("a+b") as file:
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
             file.write(b"\n")

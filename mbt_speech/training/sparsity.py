@@ -59,14 +59,14 @@ class SparseTraining:
 
     @classmethod
     def keep_zeros(cls, model: MBTPreTrainedModel) -> "SparseTraining":
-        """Hold the zeros that a sparse encoder came with, as fine-tuning does."""
+        """Holds the zeros that a sparse encoder came with, as fine-tuning does."""
         sparse = cls(model, "static", 1.0, max_steps=1, seed=0)
         sparse.masks = {name: weight.detach() != 0 for name, weight in sparse.weights.items()}
         return sparse
 
     @torch.no_grad()
     def before_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Move the masks if it is time, then take the gradients of absent weights away.
+        """Moves the masks if it is time, then takes the gradients of absent weights away.
 
         Args:
             step: Optimizer steps done so far.
@@ -80,16 +80,16 @@ class SparseTraining:
 
     @torch.no_grad()
     def mask_weights(self) -> None:
-        """Set absent weights to zero, whatever the optimizer did to them."""
+        """Sets absent weights to zero, whatever the optimizer did to them."""
         for name, weight in self.weights.items():
             weight.mul_(self.masks[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the masks, for a checkpoint."""
+        """Returns the masks, for a checkpoint."""
         return self.masks
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the masks of a checkpoint."""
+        """Takes the masks of a checkpoint."""
         self.masks = {name: state[name].to(weight.device) for name, weight in self.weights.items()}
 
     def _move(self, step: int, optimizer: torch.optim.Optimizer) -> None:
@@ -112,7 +112,7 @@ class SparseTraining:
                     average.masked_fill_(changed, 0)
 
     def _exchanged(self, name: str, step: int, number: int) -> Tensor:
-        """Drop the smallest weights and grow as many absent ones."""
+        """Drops the smallest weights and grows as many absent ones."""
         weight, mask = self.weights[name], self.masks[name]
         number = min(number, int((~mask).sum()))
         kept = _largest(weight.abs().masked_fill(~mask, -1), int(mask.sum()) - number)
@@ -143,7 +143,7 @@ class EncoderCost(NamedTuple):
 
 
 def encoder_cost(model: MBTModel, num_frames: int) -> EncoderCost:
-    """Count weights and floating-point operations of an encoder on one clip of `num_frames` frames."""
+    """Counts weights and floating-point operations of an encoder on one clip of `num_frames` frames."""
     features = torch.zeros(1, num_frames, model.config.num_mel_bins, device=model.device)
     training = model.training
     model.eval()
@@ -165,13 +165,13 @@ def encoder_cost(model: MBTModel, num_frames: int) -> EncoderCost:
 
 
 def prunable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Name the weights of an `MBTModel`'s convolutions and linear layers, without the first convolution."""
+    """Returns the weights of an `MBTModel`'s convolutions and linear layers, without the first, by name."""
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     return {name: module.weight for name, module in layers[1:]}
 
 
 def erdos_renyi_densities(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:
-    """Share a density out between layers: proportional to (sum of a kernel's sizes) / (their product), at most 1.
+    """Shares a density out between layers: proportional to (sum of a kernel's sizes) / (product), at most 1.
 
     The Erdős-Rényi kernel of Evci et al. (2020): small layers keep more. Layers that would exceed 1 are dense, and
     the others share what is left.
@@ -197,7 +197,7 @@ def _count(weight: Tensor, density: float) -> int:
 
 
 def _largest(values: Tensor, number: int) -> Tensor:
-    """Mask of the `number` largest values."""
+    """Returns a mask of the `number` largest values."""
     mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
     mask[values.flatten().topk(number).indices] = True
     return mask.view_as(values)

@@ -32,7 +32,7 @@ class TrainingState(NamedTuple):
     """The masks of the model's weights, if it is sparse."""
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write this process's files, the main one all that they share, and give what belongs into a JSON file."""
+        """Writes this process's files, the main one all that they share; returns what belongs into a JSON file."""
         (folder / self._random_name).write_text(json.dumps(_random_states(self.accelerator.device)))
         if self.accelerator.is_main_process:
             self.model.save_pretrained(folder)
@@ -46,7 +46,7 @@ class TrainingState(NamedTuple):
         return {"optimizer": self._optimizer_type, "scaler": None if scaler is None else scaler.state_dict()}
 
     def load(self, folder: Path, content: Mapping[str, Any]) -> None:
-        """Restore everything in place.
+        """Restores everything in place.
 
         Args:
             folder: The checkpoint.
@@ -79,7 +79,7 @@ class TrainingState(NamedTuple):
         return type(self.optimizer).__name__
 
     def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the optimizer's averages, in the memory layout of their parameters, without which sums round anew."""
+        """Takes the optimizer's averages, in the memory layout of their parameters, without which sums round anew."""
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():

@@ -116,7 +116,7 @@ def test_a_word_is_whole_and_its_phones_lie_where_the_energy_is(labelled):
 
 
 @pytest.mark.slow
-def test_phones_are_segments_by_which_frames_are_labelled(labelled):
+def test_phones_are_segments_by_which_frames_are_labeled(labelled):
     assert holds_segments(labelled, "phones")
     ones = np.ones(len(labelled))
     segments = read_segments(labelled, "phones", ones, ones, {})

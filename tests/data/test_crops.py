@@ -1,4 +1,4 @@
-"""What the data loaders read: random crops and labelled clips. Axes: B items, S samples."""
+"""What the data loaders read: random crops and labeled clips. Axes: B items, S samples."""
 
 import os
 import pickle
@@ -45,7 +45,7 @@ def batch_of(dataset, items, epoch: int = 0) -> dict:
 
 
 def places(waveforms: torch.Tensor) -> list[tuple[int, int]]:
-    """Return which recording each crop is from, and at which sample it starts."""
+    """Returns which recording each crop is from, and at which sample it starts."""
     found = []
     for first in waveforms[:, 0].tolist():
         recording = int(first * 8)

@@ -24,7 +24,7 @@ RATE = 8_000
 
 
 def record(path, seconds: float = 0.1):
-    """Write a tone of this length and return its path."""
+    """Writes a tone of this length and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tone = 0.5 * np.sin(np.arange(round(seconds * RATE)) / 5)
     file_format = "OGG" if path.suffix.lower() == ".opus" else path.suffix[1:].upper()
@@ -435,8 +435,8 @@ def test_a_column_can_name_the_parts(column):
     dataset = Dataset.from_dict({"y": ["a"] * 5, "row": list(range(5)), column: values})
     splits = split_dataset(DatasetDict({"train": dataset}), "y", split_column=None if column == "split" else column)
     assert rows_of(splits) == {"train": [0, 3], "validation": [1, 4], "test": [2]}
-    labelled = dataset.cast_column(column, Value("string")).class_encode_column(column)
-    assert rows_of(split_dataset(labelled, "y", split_column=column)) == rows_of(splits)
+    labeled = dataset.cast_column(column, Value("string")).class_encode_column(column)
+    assert rows_of(split_dataset(labeled, "y", split_column=column)) == rows_of(splits)
     with pytest.raises(ValueError, match="holds fold3"):
         split_dataset(Dataset.from_dict({"y": ["a"], column: ["fold3"]}), "y", split_column=column)
 

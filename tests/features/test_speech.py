@@ -266,7 +266,7 @@ def test_a_truncated_file_is_bad_already_by_its_header(name, kept):
 
 
 def without_xing_frame(content: bytes) -> bytes:
-    """Drop an mp3's first frame, which tells the length."""
+    """Drops an mp3's first frame, which tells the length."""
     return content[content.index(content[:2], 4) :]
 
 

@@ -138,7 +138,7 @@ def files_in(path):
 
 
 def refused(words, capsys):
-    """Run what must be refused; the last line on stderr."""
+    """Runs what must be refused; returns the last line on stderr."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(list(map(str, words)))
@@ -270,7 +270,7 @@ def test_mistakes_are_answered_in_a_sentence(encoder, speech_folder, tmp_path, c
 
 
 def damaged(model, folder, change):
-    """Copy a model with other tensors."""
+    """Copies a model with other tensors."""
     shutil.copytree(model, folder)
     tensors = load_file(folder / "model.safetensors")
     change(tensors)

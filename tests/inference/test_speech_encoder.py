@@ -21,7 +21,7 @@ LENGTHS = (16_000, 400, 7_777)
 
 
 def save(folder, settings: dict, model_class=MBTModel, **features) -> str:
-    """Leave a checkpoint as the scripts do."""
+    """Leaves a checkpoint as the scripts do."""
     stir(model_class(MBTConfig(**settings))).save_pretrained(folder)
     MBTFeatureExtractor(feature_size=settings["num_mel_bins"], **features).save_pretrained(folder)
     return str(folder)

@@ -36,7 +36,7 @@ FIRST_CONFIG = """{
 
 
 def write_checkpoints(folder):
-    """Save pre-trained models and a fine-tuned one whose every tensor is its own, with what they compute."""
+    """Saves pre-trained models and a fine-tuned one whose every tensor is its own, with what they compute."""
     extractor = MBTFeatureExtractor(feature_size=16)
     waveform = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
     for name, (model_class, settings) in SAVED.items():

@@ -25,7 +25,7 @@ if not ARCHIVE.is_file():
 
 
 def load_mixin(module: str, name: str, folder: Path = ARCHIVE.parent / "unpacked") -> type:
-    """Import a class of transformers' `tests` folder, under a package name that is not that of this folder."""
+    """Imports a class of transformers' `tests` folder, under a package name that is not that of this folder."""
     root = folder / ARCHIVE.name.removesuffix(".tar.gz") / "tests"
     if not root.is_dir():
         with tarfile.open(ARCHIVE) as archive:

@@ -43,7 +43,7 @@ class Fault:
     """Drop the connection when the request has been served, instead of in the middle of its body."""
 
     def answer(self) -> "Answer":
-        """Give what is answered."""
+        """Returns what is answered."""
         more = {} if self.retry_after is None else {"Retry_After": self.retry_after}
         return Answer(self.status or 500, {"error": "as the test wants"}, **more)
 
@@ -69,7 +69,7 @@ class Repository:
         return hashlib.sha1(f"{id(self)} {range(len(self.commits))[number]}".encode()).hexdigest()
 
     def at(self, revision: str) -> int | None:
-        """Number of the commit that a branch or a commit's name means."""
+        """Returns the number of the commit that a branch or a commit's name means."""
         oids = {self.oid(number): number for number in range(len(self.commits))}
         return {**oids, "main": len(self.commits) - 1}.get(unquote(revision))
 
@@ -96,7 +96,7 @@ class Hub(ThreadingHTTPServer):
         self.server_close()
 
     def add(self, kind: str, repo: str, files: dict[str, bytes], *, private: bool = False) -> None:
-        """Put files into a repository of `me`, new or there."""
+        """Puts files into a repository of `me`, new or there."""
         key = f"{kind}s/{repo}"
         self.repositories.setdefault(key, Repository(repo.split("/")[0], private)).add("add", files)
 
@@ -254,7 +254,7 @@ class Handler(BaseHTTPRequestHandler):
         return Answer(200, {"id": self.name, "sha": self.repository.oid(number), **more})
 
     def _entries(self, number: int) -> list[dict]:
-        """List files, and the folders that they are in."""
+        """Lists files, and the folders that they are in."""
         files = self.repository.commits[number][1]
         folders = {str(folder) for path in files for folder in PurePosixPath(path).parents} - {"."}
         return [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)] + [
@@ -287,12 +287,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def is_binary(sample: bytes) -> bool:
-    """Whether a file that starts like this goes the LFS way."""
+    """Returns whether a file that starts like this goes the LFS way."""
     return b"\0" in sample
 
 
 def oid(content: bytes, is_lfs: bool) -> str:
-    """Name of a file's content in git, or in LFS."""
+    """Returns the name of a file's content in git, or in LFS."""
     if is_lfs:
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -14,7 +14,7 @@ SMALL_MAX_POOL = {"num_mel_bins": 16, "layer_type": "max_pool", "hidden_sizes": 
 
 
 def stir(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Give batch norm the statistics and biases of a trained network: fresh ones hide mistakes."""
+    """Sets batch norm to the statistics and biases of a trained network: fresh ones hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):

@@ -15,12 +15,12 @@ OUTPUTS = {"MBTForPreTraining": "projections", "MBTForSequenceClassification": "
 
 
 def tensors(model):
-    """Give every parameter and buffer, those that are not saved included."""
+    """Returns every parameter and buffer, those that are not saved included."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def describe(model, extractor, waveform):
-    """Give all that a checkpoint must keep of a model: tensors, features of a waveform (S,), outputs."""
+    """Returns all that a checkpoint must keep of a model: tensors, features of a waveform (S,), outputs."""
     features = extractor(waveform.numpy(), sampling_rate=16000, return_tensors="pt")
     base, head = getattr(model, "mbt", model), OUTPUTS.get(type(model).__name__)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def describe(model, extractor, waveform):
 
 
 def differences(name, expected_path, **options):
-    """List what differs in the checkpoint `name`, and the classes that opened it."""
+    """Lists what differs in the checkpoint `name`, and the classes that opened it."""
     expected, wrong, classes = load_file(expected_path), [], []
     waveform, saved_class = expected.pop("waveform"), "logits" if "logits" in expected else "projections"
     extractor = AutoFeatureExtractor.from_pretrained(name, **options)

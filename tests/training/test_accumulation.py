@@ -100,7 +100,7 @@ def test_so_they_do_in_float32():
 
 
 def one_graph(model, sizes, views):
-    """Keep the graphs of all micro-batches: what two passes must equal, whatever happens inside of a micro-batch."""
+    """Keeps the graphs of all micro-batches: what two passes must equal, whatever happens inside of a micro-batch."""
     outputs = [model(*pair, return_loss=False) for pair in micro_batches(sizes, views)]
     objective = model.compare(*(torch.cat([o[name] for o in outputs]) for name in ("projections", "projections_b")))
     objective.loss.backward()

@@ -30,7 +30,7 @@ def arguments(output_dir, **changed):
 
 
 def push(output_dir, changed):
-    """Upload a folder at the end of a run; gives what is printed and the seconds."""
+    """Uploads a folder at the end of a run; returns what is printed and the seconds."""
     with heard() as text:
         start = time.monotonic()
         uploads.HubUploads(arguments(output_dir, **changed), MAIN).finish()
@@ -38,7 +38,7 @@ def push(output_dir, changed):
 
 
 def stop_while_the_hub_says_to_wait(output_dir, changed):
-    """Push more checkpoints than may wait, then be told to stop; gives seconds, snapshots before and after, words."""
+    """Pushes more checkpoints than may wait, then is told to stop; returns seconds, both snapshots, words."""
     uploads.STOP_SECONDS = 0.2
     with heard() as text:
         run = uploads.HubUploads(arguments(output_dir, hub_strategy="every_save", **changed), MAIN)

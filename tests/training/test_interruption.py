@@ -70,7 +70,7 @@ class Run:
             process.start()
 
     def signal_when(self, condition, number):
-        """Send a signal to every process as soon as the condition holds."""
+        """Sends a signal to every process as soon as the condition holds."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition(self.output_dir):
             assert time.monotonic() < deadline, self.output.read_text()
@@ -81,7 +81,7 @@ class Run:
         return self.end()
 
     def end(self):
-        """Wait for the end; gives the exit codes."""
+        """Waits for the end; returns the exit codes."""
         for process in self.processes:
             process.join(PATIENCE_SECONDS)
         return [process.exitcode for process in self.processes]

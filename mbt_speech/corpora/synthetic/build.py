@@ -28,7 +28,7 @@ PHONE_FIELDS = ("phone", "start_seconds", "end_seconds")
 
 
 def build_corpus(size: CorpusSize, library: Path, data: Path, workplace: Path, num_proc: int) -> DatasetDict:
-    """Synthesise a corpus of the given size; its Arrow files lie in `workplace`.
+    """Synthesizes a corpus of the given size; its Arrow files lie in `workplace`.
 
     Args:
         size: how much of everything.
@@ -69,7 +69,7 @@ def _copy_english(data: Path, copy: Path) -> None:
 
 
 def _add_voices(speaker: Speaker, english: Path, folder: Path) -> None:
-    """Give a speaker a data folder of their own, of hard links and voices: espeak-ng lists at most 350 voices."""
+    """Adds a data folder of a speaker's own, of hard links and voices: espeak-ng lists at most 350 voices."""
     shutil.copytree(english, folder / "espeak-ng-data", copy_function=os.link)
     variants = folder / "espeak-ng-data" / "voices" / "!v"
     variants.mkdir(parents=True)
@@ -86,7 +86,7 @@ class _Helpers:
     num_proc: int
 
     def run(self, sessions: list[Session], crowd_file: Path | None, description: str) -> dict[str, SynthesisReport]:
-        """Synthesise sessions; returns the helper's report for each speaker's name."""
+        """Synthesizes sessions; returns the helper's report for each speaker's name."""
         reports = {}
         executor = ThreadPoolExecutor(self.num_proc)
         futures = {executor.submit(self._synthesise, session, crowd_file): session for session in sessions}
@@ -102,7 +102,7 @@ class _Helpers:
         return reports
 
     def take_samples(self, session: Session) -> np.ndarray:
-        """Return what a speaker said, all utterances in a row, and remove it from the disk."""
+        """Returns what a speaker said, all utterances in a row, and removes it from the disk."""
         samples = np.load(self._samples_file(session))
         self._samples_file(session).unlink()
         return samples

@@ -109,7 +109,7 @@ def main(args: Namespace) -> None:
 
 
 def _find_espeak() -> tuple[Path, Path, str]:
-    """Return espeak-ng's shared library, its data folder and the version of the package that brings them."""
+    """Returns espeak-ng's shared library, its data folder and the version of the package that brings them."""
     espeakng_loader = require("espeakng_loader", "demo", "The corpus of synthetic speech")
     return (
         Path(espeakng_loader.get_library_path()),

@@ -30,7 +30,7 @@ class Room:
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """Draw a room (RT60 of 0.1-0.8 s) and a microphone (uneven, cut below 50-300 Hz and above 3-9 kHz)."""
+    """Draws a room (RT60 of 0.1-0.8 s) and a microphone (uneven, cut below 50-300 Hz and above 3-9 kHz)."""
     anchors_hz = np.geomspace(50, 8000, 16)
     response_db = np.cumsum(rng.normal(0, 2.5, anchors_hz.size))
     response_db -= response_db.mean()
@@ -57,7 +57,7 @@ def record(
     effort_db: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Record clean speech in a room.
+    """Records clean speech in a room.
 
     Args:
         speech: (samples,) float32, already at its place in the clip, zero where nobody speaks.
@@ -89,7 +89,7 @@ def record(
 
 
 def resample(speech: np.ndarray, speech_rate: int, num_samples: int) -> np.ndarray:
-    """Bring clean float speech to 16 kHz; returns (num_samples,) int16 with its peak at half of full scale."""
+    """Brings clean float speech to 16 kHz; returns (num_samples,) int16 with its peak at half of full scale."""
     half_seconds = int(np.ceil(speech.size / speech_rate * 2)) + 1
     period = half_seconds * (SAMPLING_RATE // 2)
     spectrum = np.fft.rfft(speech, half_seconds * (speech_rate // 2))[: period // 2 + 1]
@@ -98,13 +98,13 @@ def resample(speech: np.ndarray, speech_rate: int, num_samples: int) -> np.ndarr
 
 
 def microphone_response(room: Room, log_hz: np.ndarray) -> np.ndarray:
-    """Interpolate the microphone's response over log frequency; returns (bins,) float32 gains."""
+    """Interpolates the microphone's response over log frequency; returns (bins,) float32 gains."""
     response_db = np.interp(log_hz, np.log(room.microphone_hz), room.microphone_db).astype(np.float32)
     return 10 ** (response_db / 20)
 
 
 def room_impulse_response(room: Room, rng: np.random.Generator) -> np.ndarray:
-    """Draw an impulse response: the direct sound, six early reflections and an exponentially decaying tail.
+    """Draws an impulse response: the direct sound, six early reflections and an exponentially decaying tail.
 
     The tail is white noise under the envelope exp(-6.9 t / RT60) (Polack's model of diffuse reverberation); each draw
     is another position in the same room.
@@ -126,13 +126,13 @@ def room_impulse_response(room: Room, rng: np.random.Generator) -> np.ndarray:
 
 
 def colored_noise(slope: float, log_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw the spectrum of noise whose power falls as 1 / f^slope (0 white, 1 pink, 2 brown)."""
+    """Draws the spectrum of noise whose power falls as 1 / f^slope (0 white, 1 pink, 2 brown)."""
     white = rng.standard_normal((log_hz.size, 2), dtype=np.float32).view(np.complex64)[:, 0]
     return white * np.exp(np.float32(-slope / 2) * log_hz)
 
 
 def babble(crowd: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the spectrum of three to eight voices at once, each from a random moment of what the crowd says."""
+    """Draws the spectrum of three to eight voices at once, each from a random moment of what the crowd says."""
     num_voices = rng.integers(3, 9)
     voices = rng.integers(len(crowd), size=num_voices)
     starts = rng.integers(crowd.shape[1] - num_samples, size=num_voices)
@@ -144,7 +144,7 @@ def babble(crowd: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.
 
 
 def to_level(waveform: np.ndarray, level_dbfs: float) -> np.ndarray:
-    """Scale to a root mean square of `level_dbfs` below full scale, or less where that would clip; returns int16."""
+    """Scales to a root mean square of `level_dbfs` below full scale, or less where that would clip; returns int16."""
     gain = 10 ** (level_dbfs / 20) / np.sqrt(np.mean(np.square(waveform)))
     gain = min(gain, 0.98 / np.max(np.abs(waveform)))
     return np.round(waveform * (gain * 32767)).astype(np.int16)
@@ -152,7 +152,7 @@ def to_level(waveform: np.ndarray, level_dbfs: float) -> np.ndarray:
 
 @lru_cache
 def _log_frequencies(period: int) -> np.ndarray:
-    """Return the log of each bin's frequency in Hz, (period // 2 + 1,) float32, never below that of 50 Hz."""
+    """Returns the log of each bin's frequency in Hz, (period // 2 + 1,) float32, never below that of 50 Hz."""
     return np.log(np.maximum(np.fft.rfftfreq(period, 1 / SAMPLING_RATE), 50)).astype(np.float32)
 
 

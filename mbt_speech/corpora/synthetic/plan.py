@@ -60,19 +60,19 @@ class Session:
 
 
 def plan_labelled(size: CorpusSize) -> list[Session]:
-    """Plan the labelled part: every speaker says every keyword `takes` times."""
+    """Plans the labeled split: every speaker says every keyword `takes` times."""
     return [_labelled_session(size, index) for index in range(size.labelled_speakers)]
 
 
 def plan_unlabelled(size: CorpusSize) -> list[Session]:
-    """Plan the unlabelled part: sentences by speakers of its own."""
+    """Plans the unlabeled split: sentences by speakers of its own."""
     return [
         _sentence_session(UNLABELLED, index, size.sentences_per_speaker) for index in range(size.unlabelled_speakers)
     ]
 
 
 def plan_crowd() -> list[Session]:
-    """Plan the speech of which babble is made, by speakers of its own."""
+    """Plans the speech of which babble is made, by speakers of its own."""
     return [_sentence_session(CROWD, index, CROWD_SENTENCES) for index in range(CROWD_SPEAKERS)]
 
 
@@ -138,7 +138,7 @@ def _speaker(kind: int, index: int, rng: np.random.Generator) -> Speaker:
 
 
 def _manner(speaker: Speaker, style: str, rate: float, rng: np.random.Generator) -> dict:
-    """Draw how this speaker speaks in this style, give or take what differs between two takes of one person."""
+    """Draws how this speaker speaks in this style, give or take what differs between two takes of one person."""
     rate_wpm = speaker.rate_wpm * STYLES[style].rate * rate * 2 ** rng.normal(0, 0.12)
     return {
         "voice": speaker.voice_name(style),

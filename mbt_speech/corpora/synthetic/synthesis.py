@@ -58,12 +58,12 @@ class SynthesisJob:
     utterances: list[Utterance]
 
     def to_json(self) -> str:
-        """Serialise for the helper's standard input."""
+        """Serializes for the helper's standard input."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "SynthesisJob":
-        """Read what `to_json` wrote."""
+        """Reads what `to_json` wrote."""
         fields = json.loads(text)
         return cls(**{**fields, "utterances": [Utterance(**utterance) for utterance in fields["utterances"]]})
 
@@ -77,12 +77,12 @@ class SynthesisReport:
 
     @classmethod
     def from_json(cls, text: str) -> "SynthesisReport":
-        """Read what the helper wrote on its standard output."""
+        """Reads what the helper wrote on its standard output."""
         return cls(**json.loads(text))
 
 
 def run_job(job: SynthesisJob) -> SynthesisReport:
-    """Synthesise a job's utterances, record them, save the samples one after the other (int16, 16 kHz)."""
+    """Synthesizes a job's utterances, records them, saves the samples one after the other (int16, 16 kHz)."""
     os.chdir(job.folder)  # espeak-ng cuts the path of its data at 160 characters: a relative one is short
     espeak = Espeak(job.library, ".")
     crowd = None if job.crowd is None else np.load(job.crowd, mmap_mode="r")
@@ -104,7 +104,7 @@ def run_job(job: SynthesisJob) -> SynthesisReport:
 
 
 def say_within(espeak: "Espeak", utterance: Utterance) -> tuple[np.ndarray, list[Phone]]:
-    """Say an utterance, faster where it would not fit into `max_seconds`."""
+    """Speaks an utterance, faster where it would not fit into `max_seconds`."""
     rate_wpm = utterance.rate_wpm
     while True:
         samples, phones = espeak.say(utterance.text, utterance.voice, rate_wpm, utterance.pitch)
@@ -118,7 +118,7 @@ def say_within(espeak: "Espeak", utterance: Utterance) -> tuple[np.ndarray, list
 def place(
     speech: np.ndarray, phones: list[Phone], rate: int, clip_seconds: float | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[Phone]]:
-    """Cut the silence around the speech and put it at a random place in a clip; the phones move along.
+    """Cuts the silence around the speech and puts it at a random place in a clip; the phones move along.
 
     Returns:
         (samples,) float32 in [-1, 1] and the phones in the clip's time.

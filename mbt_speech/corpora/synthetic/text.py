@@ -44,7 +44,7 @@ KEYWORDS = tuple(VOCABULARY["keyword"])
 
 
 def sentence(num_words: int, rng: np.random.Generator) -> str:
-    """Draw a sentence of about `num_words` words, from one to a few clauses."""
+    """Draws a sentence of about `num_words` words, from one to a few clauses."""
     words = f"{_draw('interjection', rng)}, {_clause(rng)}" if rng.random() < 0.15 else _clause(rng)
     while (missing := num_words - len(words.split())) > 1:
         words += f" {_draw('adverb', rng)}" if missing < 5 else f" {_draw('link', rng)} {_clause(rng)}"

@@ -75,12 +75,12 @@ class Speaker:
     consonant_strength: float
 
     def voice_name(self, style: str) -> str:
-        """Return the name under which espeak-ng finds this speaker's voice in one style."""
+        """Returns the name under which espeak-ng finds this speaker's voice in one style."""
         return f"gmw/{self.accent}+{self.name}-{style}"
 
 
 def draw_speaker(name: str, gender: str, rng: np.random.Generator) -> Speaker:
-    """Draw one speaker of the given gender."""
+    """Draws one speaker of the given gender."""
     female = gender == "female"
     tract_scale = rng.normal(1.15 if female else 1.0, 0.055)
     individual = rng.normal(1.0, [0.03, 0.05, 0.05, 0.05, 0.06, 0.06, 0.05, 0.05, 0.05])
@@ -104,7 +104,7 @@ def draw_speaker(name: str, gender: str, rng: np.random.Generator) -> Speaker:
 
 
 def voice_file(speaker: Speaker, style_name: str) -> str:
-    """Write one speaker in one style as an espeak-ng voice variant (format: docs/voices.md of espeak-ng)."""
+    """Writes one speaker in one style as an espeak-ng voice variant (format: docs/voices.md of espeak-ng)."""
     style = STYLES[style_name]
     pitch_hz = speaker.pitch_hz * style.pitch
     top_hz = pitch_hz * (1 + speaker.pitch_range * style.pitch_range)
@@ -134,7 +134,7 @@ def voice_file(speaker: Speaker, style_name: str) -> str:
 
 
 def _tone(tilt_db_per_octave: float) -> str:
-    """Tilt espeak-ng's default tone curve about 600 Hz."""
+    """Tilts espeak-ng's default tone curve about 600 Hz."""
     default = {150: 170, 600: 170, 1200: 135, 2000: 110, 4500: 110}
     tilted = {
         frequency_hz: amplitude * 10 ** (tilt_db_per_octave * np.log2(frequency_hz / 600) / 20)
