@@ -3,6 +3,7 @@
     python demo/app.py --encoder runs/demo/mbt --classifier runs/demo/gender_frozen
 
 Without arguments, as on a Space, the models are those of MBT_ENCODER and MBT_CLASSIFIER: folders, or names on the Hub.
+Without these, in a clone, both are the small model that comes with it.
 
 Axes: N recordings, H features of a representation.
 """
@@ -32,6 +33,8 @@ from mbt_speech.inference.sound_files import Recognizer
 from mbt_speech.inference.speech_encoder import SpeechClassifier, SpeechEncoder
 from mbt_speech.inference.verification import cosine_scores
 
+# Comes with a clone.
+SMALL_MODEL = Path(__file__).resolve().parent.parent / "models" / "mbt-synthetic"
 TOP_CLASSES = 5
 MIN_MAP_RECORDINGS = 3
 MAX_MAP_RECORDINGS = 60
@@ -87,6 +90,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--classifier", default=os.environ.get("MBT_CLASSIFIER"), help="by default MBT_CLASSIFIER")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute")
     args = parser.parse_args(argv)
+    if not args.encoder and not args.classifier and SMALL_MODEL.is_dir():
+        args.encoder = args.classifier = str(SMALL_MODEL)
     if not args.encoder:
         parser.error("the page takes a model: give --encoder, or set MBT_ENCODER, to a folder or a name on the Hub.")
     return args

@@ -48,10 +48,10 @@ class LinearHead(NamedTuple):
         return self.logits(features).argmax(axis=1)
 
 
+# Of each classifier the one that is held back most comes first.
 CENTROIDS = Kind("centroids", 0.0)
 DISCRIMINANTS = tuple(Kind("discriminant", 10.0 ** (exponent / 2)) for exponent in range(2, -13, -1))
 LOGISTICS = tuple(Kind("logistic", 10.0**exponent) for exponent in range(-6, 6))
-KINDS = (*DISCRIMINANTS, *LOGISTICS)  # of each classifier the one that is held back most comes first
 MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at the smaller of two tolerances
 ABSENT = -1e4  # bias of a class without a clip to learn from, which is never predicted
 

@@ -7,11 +7,12 @@ Axes: N clips, H features, K classes.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import log_softmax
 
-from .linear_fits import CENTROIDS, KINDS, Kind, LinearHead, fit_kinds
+from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Kind, LinearHead, fit_kinds
 
 MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
 MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
@@ -26,9 +27,10 @@ def fit_linear_head(
     num_classes: int,
     seed: int = 0,
 ) -> LinearHead:
-    """Fits heads of every kind, and returns the kind that is best on clips that it did not learn from, fit on all.
+    """Fits heads of every kind, and returns the one that is best on clips that it did not learn from, fit on all.
 
-    Of equally accurate ones the likelier is chosen, and of equally likely ones the one that is held back more.
+    Of equally accurate ones the likelier is chosen, and of equally likely ones the one that is held back more; what is
+    no discriminant analysis must be better by a standard error.
     Features are standardized by the clips to learn from; the head that comes back takes them as they are. A class
     without such a clip is never predicted.
 
@@ -81,9 +83,9 @@ def _held_out_logits(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_classes: int
 ) -> tuple[dict[Kind, np.ndarray], np.ndarray]:
     """Returns kind -> logits of the clips in folds, by heads that did not learn from them, and those clips' labels."""
-    kinds = KINDS
+    kinds = (*DISCRIMINANTS, *LOGISTICS)
     if np.bincount(labels).max() <= MAX_CLIPS_OF_CENTROIDS:
-        kinds = (CENTROIDS, *KINDS)
+        kinds = (CENTROIDS, *kinds)
     logits: dict[Kind, list[np.ndarray]] = {}
     for fold in np.unique(folds[folds >= 0]):
         held_out = folds == fold
@@ -96,15 +98,20 @@ def _held_out_logits(
 def _choose(logits: dict[Kind, np.ndarray], labels: np.ndarray) -> tuple[Kind, float]:
     """Chooses a kind by the logits (N, K) of clips that heads did not learn from: it, and its accuracy.
 
-    Nearest centroids are chosen where they are better than every other kind by more than a standard error.
+    A discriminant analysis, unless another classifier is better than the best one by more than a standard error: few
+    clips decide between shrinkages, and only clear differences between classifiers.
     """
     accuracies = {kind: float((values.argmax(1) == labels).mean()) for kind, values in logits.items()}
     likelihoods = {kind: _likeliest_scale(values, labels)[1] for kind, values in logits.items()}
-    kinds = [kind for kind in KINDS if kind in logits]
-    best = max(kinds, key=lambda kind: (accuracies[kind], likelihoods[kind]))
-    error = math.sqrt(accuracies[best] * (1 - accuracies[best]) / len(labels))
-    best = CENTROIDS if accuracies.get(CENTROIDS, 0.0) > accuracies[best] + error else best
-    return best, accuracies[best]
+
+    def best(kinds: Sequence[Kind]) -> Kind:
+        return max((kind for kind in kinds if kind in logits), key=lambda kind: (accuracies[kind], likelihoods[kind]))
+
+    first = best(DISCRIMINANTS)
+    error = math.sqrt(accuracies[first] * (1 - accuracies[first]) / len(labels))
+    other = best((CENTROIDS, *LOGISTICS))
+    chosen = other if accuracies[other] > accuracies[first] + error else first
+    return chosen, accuracies[chosen]
 
 
 def _likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

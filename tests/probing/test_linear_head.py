@@ -57,7 +57,7 @@ def test_the_head_is_of_the_kind_that_validation_prefers_and_learns_from_all_lab
     for kind in (*DISCRIMINANTS, *LOGISTICS):
         other = fit_kind(features[train], labels[train], num_classes, kind)
         accuracies[kind] = (other.predict(features[validation]) == labels[validation]).mean()
-    assert head.validation_accuracy == accuracies[head.kind] == max(accuracies.values())
+    assert head.validation_accuracy == accuracies[head.kind] == max(accuracies[kind] for kind in DISCRIMINANTS)
     assert min(accuracies.values()) < max(accuracies.values())
     again = fit_kind(features, labels, num_classes, head.kind)
     np.testing.assert_allclose(head.weight, again.weight)
@@ -114,9 +114,20 @@ def test_nearest_centroids_have_the_angle_to_the_mean_of_each_class(monkeypatch)
 def test_of_equally_accurate_heads_the_likelier_is_chosen():
     labels = np.array([0, 1, 1, 0])
     sure, unsure = np.array([[2, 0], [0, 2], [0, 2], [0, 0.1]]), np.array([[0.1, 0], [0, 0.1], [0, 0.1], [0, 2]])
-    weak, strong, other = LOGISTICS[:3]
-    chosen, accuracy = linear_head._choose({weak: unsure, strong: sure, other: np.array([[0, 9]] * 4)}, labels)
-    assert (chosen, accuracy) == (strong, 0.75)
+    weak, strong, other = DISCRIMINANTS[:3]
+    logits = {weak: unsure, strong: sure, other: np.array([[0, 9]] * 4), LOGISTICS[0]: sure}
+    assert linear_head._choose(logits, labels) == (strong, 0.75)
+
+
+@pytest.mark.parametrize(("num_right", "kind"), [(55, DISCRIMINANTS[0]), (56, LOGISTICS[0])])
+def test_another_classifier_is_chosen_where_it_is_better_by_a_standard_error(num_right, kind):
+    labels = np.zeros(100, int)
+    right, wrong = np.array([[1.0, 0]]), np.array([[0, 1.0]])
+    logits = {  # the standard error of 50 % is 5 points
+        DISCRIMINANTS[0]: np.repeat([right[0], wrong[0]], 50, axis=0),
+        LOGISTICS[0]: np.repeat([right[0], wrong[0]], [num_right, 100 - num_right], axis=0),
+    }
+    assert linear_head._choose(logits, labels)[0] == kind
 
 
 def test_clips_of_a_class_each_cannot_be_compared():
