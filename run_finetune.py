@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from feature_extraction import MBTAugmentation
+from mbt_speech.closing_line import closing_line
 from mbt_speech.data.label_fractions import select_label_fraction
 from mbt_speech.data.labeled_speech import SPLITS, LabeledSpeech, load_labeled_speech
 from mbt_speech.data.sources import source
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     if accelerator.is_main_process:
         report(args, methods, results)
     uploads.finish()
+    accelerator.print(closing(args, methods, speech))
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech) -> None:
@@ -228,6 +230,15 @@ def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
     lines = results.report()
     if any(line["model_type"] == "mbt" for line in lines):
         write_classifier_card(args, MBTConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)
+
+
+def closing(args: FinetuneArguments, methods: Methods, speech: LabeledSpeech) -> str:
+    """Returns the last line: where the results are, and how to use the classifier if one of clips was saved."""
+    if speech.unit == "clips" and any(map(methods.is_mbt, args.model_name_or_path)):
+        words = ("predict", args.output_dir, "RECORDING")
+        return closing_line(f"The classifier and its results are in {args.output_dir}", "mbt", *words)
+    runs_dir = Path(args.output_dir).parent
+    return closing_line(f"The results are in {args.output_dir}", "mbt", "report", "--runs_dir", runs_dir)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
+from mbt_speech.closing_line import closing_line
 from mbt_speech.data.crop_batches import CropBatches, open_crops
 from mbt_speech.data.sources import source
 from mbt_speech.data.step_sampler import derive_seed
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         save_run(args, accelerator, model, extractor, augmentation, crops, matrices)
     accelerator.wait_for_everyone()
     uploads.finish()
+    accelerator.print(closing(args))
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:
@@ -158,7 +160,7 @@ def announce(
     crops: CropBatches,
     max_steps: int,
 ) -> None:
-    """Says what is about to be trained, about how long it takes, and which loss is as low as it can get."""
+    """Prints what is about to be trained, about how long it takes, and which loss is as low as it can get."""
     batch_size = global_batch_size(args, accelerator.num_processes)
     millions = sum(p.numel() for p in model.mbt.parameters()) / 1e6
     accelerator.print(
@@ -234,6 +236,13 @@ def save_run(
         facts["sparse training"] = f"{args.sparsity_method}, density {args.density:g}"
     cost = encoder_cost(model.mbt, frames_of_crop(crops, extractor))
     write_pretraining_card(args, model.config, cost, facts, log[-1], extractor.sampling_rate)
+
+
+def closing(args: PretrainArguments) -> str:
+    """Returns the last line: where the encoder is, and how to fine-tune it."""
+    words = ("--model_name_or_path", args.output_dir, "--train_dir", "LABELED_FOLDER")
+    words += ("--freeze_encoder", "--output_dir", f"{args.output_dir}-labels")
+    return closing_line(f"The encoder is in {args.output_dir}", "python", "run_finetune.py", *words)
 
 
 def frames_of_crop(crops: CropBatches, extractor: MBTFeatureExtractor) -> int:

@@ -45,7 +45,7 @@ class ViewCollator:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """Gives features (B, T, M) and masks (B, T) of both views."""
+        """Returns features (B, T, M) and masks (B, T) of both views."""
         (view_a, mask_a), (view_b, mask_b) = (self.view([item["waveform"] for item in items]) for _ in "ab")
         return {
             "input_features": view_a,
@@ -71,7 +71,7 @@ class ClipCollator:
         self.extractor = extractor
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """Gives features (B, T, M), masks (B, T) and labels (B,)."""
+        """Returns features (B, T, M), masks (B, T) and labels (B,)."""
         waveforms = [item["waveform"] for item in items]
         rate = self.extractor.sampling_rate
         inputs = self.extractor(waveforms, sampling_rate=rate, return_attention_mask=True, return_tensors="pt")

@@ -84,7 +84,7 @@ class MBTPreTrainedModel(PreTrainedModel):
     def _set_gradient_checkpointing(  # pyright: ignore[reportIncompatibleMethodOverride] - 5.20 has fewer parameters
         self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs
     ):
-        """Tells the layers when one is computed anew, so that batch norm does not count its batch twice.
+        """Informs the layers when one is computed anew, so that batch norm does not count its batch twice.
 
         Torch says so of checkpoints that are not reentrant, and so they are none, whatever was asked for.
         """

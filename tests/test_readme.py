@@ -32,7 +32,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def code_of(page: Path) -> Iterator[str]:
-    """Gives the lines of code that a page shows, those in its sentences too, each as it would be typed."""
+    """Yields the lines of code that a page shows, those in its sentences too, each as it would be typed."""
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL):
         yield from block.replace("\\\n", " ").splitlines()

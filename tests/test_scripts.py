@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 import run_finetune
 import run_pretrain
 from feature_extraction.speech import BadAudioError, to_waveform
+from mbt_speech.__main__ import main as mbt_main
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.data.crops import ClipDataset
 from mbt_speech.data.labeled_speech import load_labeled_speech
@@ -441,3 +443,24 @@ def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path,
     run = pretrain(tmp_path / "run", "--train_dir", folder, "--max_steps", "1")
     assert np.isfinite(losses(run)).all()
     assert re.search(r"^bt: step 1/1, loss [\d.]+, \d+ clips/s, 0 s left$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_each_script_ends_with_where_its_result_is_and_a_command_that_works_next(speech_folder, tmp_path, capsys):
+    run = pretrain(tmp_path / "my run", "--train_dir", speech_folder, "--max_steps", "1")
+    where, _, command = capsys.readouterr().out.splitlines()[-1].partition(". Next: ")
+    assert where == f"The encoder is in {run}"
+    python, script, *words = shlex.split(command)
+    assert (python, script) == ("python", "run_finetune.py")
+    run_finetune.main([str(speech_folder) if word == "LABELED_FOLDER" else word for word in words])
+    where, _, command = capsys.readouterr().out.splitlines()[-1].partition(". Next: ")
+    assert where == f"The classifier and its results are in {run}-labels"
+    mbt, *words = shlex.split(command)
+    assert mbt == "mbt"
+    mbt_main([str(speech_folder / "low" / "01.flac") if word == "RECORDING" else word for word in words])
+    assert json.loads(capsys.readouterr().out)["predictions"][0]["label"] == "low"
+
+
+def test_fine_tuning_of_controls_alone_ends_with_the_report(speech_folder, tmp_path, capsys):
+    run = finetune(tmp_path / "runs" / "controls", "stats", "--train_dir", speech_folder, "--freeze_encoder")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"The results are in {run}. Next: mbt report --runs_dir {run.parent}"

@@ -19,6 +19,7 @@ import soundfile as sf
 from tqdm.auto import tqdm
 
 from feature_extraction.speech import BadAudioError
+from mbt_speech.closing_line import closing_line
 
 from .debian_packages import download_packages, find_packages, unpack_package
 from .debian_recordings import PACKAGES, SAMPLING_RATE, list_recordings, read_clip
@@ -41,11 +42,13 @@ def main(args: Namespace) -> None:
     if not contents.is_file():
         prepare(args.output_dir, args.packages_dir)
     print(contents.read_text(encoding="utf-8").partition("\n\n")[0])
-    print(f"\nEverything is in {args.output_dir}; {CONTENTS_NAME} names the packages, and what was left out.")
+    result = f"Everything is in {args.output_dir}; {CONTENTS_NAME} names the packages, and what was left out"
+    words = ("--train_dir", args.output_dir / "pool", "--output_dir", "runs/mine")
+    print(f"\n{closing_line(result, 'python', 'run_pretrain.py', *words)}")
 
 
 def prepare(output_dir: Path, packages_dir: Path | None = None) -> None:
-    """Makes the set from its packages.
+    """Builds the set from its packages.
 
     Args:
         output_dir: Gets `pool`, a folder for each task, `contents.md`, and `packages`, where they are downloaded to.

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from mbt_speech.closing_line import closing_line
+
 from .timit import read_timit
 
 Rows = list[dict[str, Any]]
@@ -55,10 +57,9 @@ def main(args: Namespace) -> None:
         raise ValueError(
             f"{args.folder} holds no recordings of {args.set}: name the folder that docs/datasets.md shows."
         )
-    print(
-        f"{len(rows)} recordings: {write_metadata(args.output_dir, rows)}. They stay where they are: train with "
-        "--allow_outside_paths."
-    )
+    result = f"{len(rows)} recordings stay where they are, listed in {write_metadata(args.output_dir, rows)}"
+    words = ("--train_dir", args.output_dir, "--allow_outside_paths", "--output_dir", "runs/mine")
+    print(closing_line(result, "python", "run_pretrain.py", *words))
 
 
 def write_metadata(output_dir: Path, rows: Rows) -> Path:

@@ -164,7 +164,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _type_cells(rows: list[dict[str, Any]], column: str) -> None:
-    """Makes an empty cell of a csv column a missing value, and whole numbers numbers; "007" stays a string."""
+    """Converts empty cells of a csv column to missing values, and whole numbers to numbers; "007" stays a string."""
     filled = [row for row in rows if row[column]]
     is_whole = all(re.fullmatch(r"-?[1-9]\d{,17}|0", row[column]) for row in filled)
     for row in rows:

@@ -16,7 +16,7 @@ BAD_AUDIO_NAME = "bad_audio.txt"
 
 
 def source(args: RunArguments) -> str:
-    """Names the data, without the folders above it."""
+    """Returns the name of the data, without the folders above it."""
     if args.train_dir is not None:
         return Path(args.train_dir).resolve().name
     if args.dataset_name == SYNTHETIC:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from mbt_speech.arguments import FROZEN_CONTROLS
+from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import as_words, load_yaml
 from mbt_speech.reports.ablation_table import ABLATION_NAME, LABEL_FRACTION, ablation_text
 from mbt_speech.reports.label_curves import SWEEP_NAME
@@ -174,4 +175,4 @@ def report(ablation: Ablation, results: list[dict[str, Any]], output_dir: Path) 
     print(f"\n{ablation_text(record)}")
     table["position"] = ["" if pd.isna(value) else value for value in table["position"]]
     draw_curves(output_dir / "accuracy.png", table, ablation.axis.split(".")[-1], f"{ablation.title} ({data})")
-    print(f"\nEverything is in {output_dir}.")
+    print(f"\n{closing_line(f'Everything is in {output_dir}', 'mbt', 'report', '--runs_dir', output_dir.parent)}")

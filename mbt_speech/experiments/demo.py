@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS, SUPERVISED, SYNTHETIC
+from mbt_speech.closing_line import closing_line
 from mbt_speech.reports.label_curves import SWEEP_NAME
 from mbt_speech.reports.pictures import draw_accuracies, draw_cross_correlations, draw_losses
 from mbt_speech.reports.tables import markdown_table
@@ -55,7 +56,8 @@ def main(args: Namespace) -> None:
             words = (f"recipes/demo_{name}.yaml", *data, "--model_name_or_path", *methods)
             finetune(*words, output_dir=OUTPUT_DIR / f"{task}_{name}")
     report(collect())
-    print(f"The demo took {(time.perf_counter() - start) / 60:.1f} minutes; everything is in {OUTPUT_DIR}.")
+    minutes = (time.perf_counter() - start) / 60
+    print(closing_line(f"The demo took {minutes:.1f} minutes; everything is in {OUTPUT_DIR}", "mbt", "report"))
 
 
 def collect() -> pd.DataFrame:

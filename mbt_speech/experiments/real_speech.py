@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS
+from mbt_speech.closing_line import closing_line
 from mbt_speech.reports.pictures import draw_accuracies
 
 from .commands import finetune, pretrain_once, run
@@ -60,4 +61,4 @@ def report(results: pd.DataFrame) -> None:
     text = f"{title}:\n\n{to_markdown(results)}\n"
     (OUTPUT_DIR / "results.md").write_text(text, encoding="utf-8")
     draw_accuracies(OUTPUT_DIR / "accuracy.png", results, "Real speech, frozen, mean and deviation over seeds")
-    print(f"\n{text}\nEverything is in {OUTPUT_DIR}.")
+    print(f"\n{text}\n{closing_line(f'Everything is in {OUTPUT_DIR}', 'mbt', 'report')}")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from feature_extraction import MBTFeatureExtractor
 from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
+from mbt_speech.closing_line import closing_line
 from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
@@ -149,15 +150,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> None:
-    """Exports, and says what the file takes, gives, weighs, and by how much it differs."""
+    """Exports, and prints what the file takes, gives, weighs, and by how much it differs."""
     model = WaveformModel.from_pretrained(args.model_name_or_path)
     export_onnx(model, args.output, quantize=args.quantize)
     noise = 0.1 * torch.randn(3, model.sampling_rate, generator=torch.Generator().manual_seed(0))
-    print(
+    result = (
         f"{args.output}: {Path(args.output).stat().st_size / 1e6:.2f} MB, input_values (batch, samples at "
         f"{model.sampling_rate} Hz) -> {', '.join(model.output_names)}; differs from PyTorch on noise by at most "
-        f"{largest_difference(model, open_onnx(args.output), noise):.1e}."
+        f"{largest_difference(model, open_onnx(args.output), noise):.1e}"
     )
+    silence = f'{{"input_values": numpy.zeros((1, {model.sampling_rate}), "float32")}}'
+    code = f"print(onnxruntime.InferenceSession({json.dumps(args.output)}).run(None, {silence}))"
+    print(closing_line(result, "python", "-c", f"import numpy, onnxruntime; {code}"))
 
 
 def _filterbank(extractor: MBTFeatureExtractor) -> np.ndarray:

@@ -113,7 +113,7 @@ def check_headers(recordings: Sequence[Path], on_bad_audio: str) -> None:
 
 
 def report_bad_audio(args: Namespace, left_out: Sequence[BadAudioError], where: str) -> None:
-    """Says after the work how many recordings it lacks.
+    """Prints after the work how many recordings it lacks.
 
     Raises:
         ValueError: There are some, and they were not to be left out.
@@ -193,7 +193,7 @@ class Recognizer:
         return self._run(recordings, lambda output: output.logits.float().softmax(1))
 
     def name_classes(self, probabilities: np.ndarray, top_k: int) -> list[list[dict[str, Any]]]:
-        """Names the most probable classes of each row (..., K), as `predict` does."""
+        """Returns the most probable classes of each row (..., K), as `predict` does."""
         names: Any = self.encoder.model.config.id2label
         return [
             [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]

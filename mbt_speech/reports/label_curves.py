@@ -79,7 +79,7 @@ def paired_difference(results: Sequence[Result], first: str, second: str, metric
 
 
 def describe_difference(difference: Estimate, first: str, second: str) -> str:
-    """Says what a paired difference shows."""
+    """Returns what a paired difference shows."""
     points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
     if np.isnan(difference.half_width):
         return f"{points} (no seed differs from another: no interval, so nothing is shown)"

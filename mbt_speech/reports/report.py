@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import RECIPE_NAME, load_yaml, recipe_to_share
 from mbt_speech.training.run_log import read_log
 
@@ -89,7 +90,9 @@ def main(args: Namespace) -> None:
     )
     (output_dir / "report.md").write_text(text + "\n", encoding="utf-8")
     (output_dir / "report.html").write_text(to_html(text, output_dir), encoding="utf-8")
-    print(f"{output_dir / 'report.md'} and {output_dir / 'report.html'}: {describe(runs)}.")
+    page = output_dir / "report.html"
+    result = f"{output_dir / 'report.md'} and {page}: {describe(runs)}"
+    print(closing_line(result, "python", "-m", "webbrowser", page))
 
 
 class Gallery:

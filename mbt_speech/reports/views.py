@@ -21,6 +21,7 @@ from torch import Tensor
 from feature_extraction.augmentation import MBTAugmentation
 from feature_extraction.feature_extraction_mbt import MBTFeatureExtractor
 from feature_extraction.speech import recording_seconds, to_waveform
+from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import parse_overrides
 from mbt_speech.presets import PRESETS
 
@@ -66,7 +67,17 @@ def main(args: Namespace) -> None:
                 sf.write(path, batch[0].clamp(-1, 1).numpy(), extractor.sampling_rate)
     features, mask = extractor.extract(crops)
     draw(args, extractor, crops[0], extractor.normalize(features, mask)[0], views)
-    print(f"Written to {args.output_dir}: {', '.join(sorted(path.name for path in args.output_dir.iterdir()))}")
+    print(closing(args))
+
+
+def closing(args: Namespace) -> str:
+    """Returns the last line: what was written, and how to train with these distortions, or to use the run shown."""
+    result = f"{', '.join(sorted(path.name for path in args.output_dir.iterdir()))} are in {args.output_dir}"
+    if args.run is not None:
+        return closing_line(result, "mbt", "embed", args.run, "RECORDINGS", "--output", "embeddings.npz")
+    words = ["--preset", args.preset, *(["--augmentation", args.augmentation] if args.augmentation else [])]
+    words += ["--train_dir", "FOLDER", "--output_dir", "runs/mine"]
+    return closing_line(result, "python", "run_pretrain.py", *words)
 
 
 def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:

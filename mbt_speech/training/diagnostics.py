@@ -65,7 +65,7 @@ def effective_rank(rows: Tensor) -> Tensor:
 
 
 class CollapseWatch:
-    """Says so once when the latents or the representations of a run have collapsed, and once when they recover."""
+    """Reports once when the latents or the representations of a run have collapsed, and once when they recover."""
 
     def __init__(self):
         self.collapsed = False

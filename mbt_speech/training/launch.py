@@ -27,7 +27,7 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGA
 
 
 def start_cpu_processes() -> None:
-    """Become as many processes as `accelerate launch` was asked for, where it started one alone.
+    """Becomes as many processes as `accelerate launch` was asked for, where it started one alone.
 
     With `--cpu`, accelerate leaves starting the processes to mpirun and otherwise starts a single one without a word,
     which would then train with another batch. Everywhere else this returns at once.
@@ -45,7 +45,7 @@ def start_cpu_processes() -> None:
 
 
 def _asked_for() -> int:
-    """Read the number of processes off the launcher's command line and its config file; 1 without a launcher."""
+    """Reads the number of processes off the launcher's command line and its config file; 1 without a launcher."""
     parent = psutil.Process().parent()
     words = parent.cmdline() if parent is not None else []
     launchers = [i for i, word in enumerate(words) if Path(word).name in LAUNCHERS]
@@ -62,7 +62,7 @@ def _asked_for() -> int:
 
 
 def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
-    """Create the accelerator, seed every random number generator and start the trackers.
+    """Creates the accelerator, seeds every random number generator and starts the trackers.
 
     transformers is told to report errors only: that a projector is left out or a classifier is new, at every loading,
     is what the scripts are for.

@@ -8,7 +8,7 @@ LARGEST_BLOCK_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc not to return freed memory to the kernel; returns whether it was heard.
+    """Asks glibc not to return freed memory to the kernel; returns whether it was heard.
 
     A step on a CPU allocates and frees hundreds of megabytes of activations. By default they are mapped anew, or the
     heap is cut where they were, and the kernel hands out and zeroes every page again, step by step.

@@ -421,7 +421,7 @@ def test_the_helper_process_starts_without_the_heavy_libraries():
 
 
 def log_mel_statistics(dataset) -> np.ndarray:
-    """Mean and standard deviation over time of 64 log-mel bands, per clip of one second: (clips, 128)."""
+    """Returns mean and standard deviation over time of 64 log-mel bands, per clip of one second: (clips, 128)."""
     clips = torch.from_numpy(np.stack(list(waveforms(dataset))).astype(np.float32))
     extractor = MBTFeatureExtractor(feature_size=64)
     features = [extractor.extract(batch, torch.full((len(batch),), batch.shape[1]))[0] for batch in clips.split(256)]

@@ -26,7 +26,7 @@ NUM_CLIPS = 24
 
 
 def tones(rng):
-    """A clip of four tones of random lengths, and their segments."""
+    """Returns a clip of four tones of random lengths, and their segments."""
     names = [str(name) for name in rng.permutation([*HERTZ, rng.choice(list(HERTZ))])]
     ends = np.cumsum(rng.integers(1_600, 4_000, len(names)))
     pieces = [
@@ -38,7 +38,7 @@ def tones(rng):
 
 
 def write_tones(folder, *, shift_seconds=0.0, in_samples=False, rate=SAMPLING_RATE):
-    """A folder of clips with a metadata.jsonl that holds their segments."""
+    """Writes a folder of clips with a metadata.jsonl that holds their segments."""
     folder.mkdir()
     rng, lines = np.random.default_rng(0), []
     for number in range(NUM_CLIPS):

@@ -42,7 +42,7 @@ ALL = pytest.mark.parametrize(
 
 
 def some_speech(num_samples: int, seed: int = 0) -> np.ndarray:
-    """Noise with formants and syllables: broad-band, with quiet and loud moments."""
+    """Returns noise with formants and syllables: broad-band, with quiet and loud moments."""
     rng = np.random.default_rng(seed)
     t = np.arange(num_samples) / SAMPLING_RATE
     voice = sum(np.sin(2 * np.pi * 120 * k * t + rng.uniform(0, 6)) / k for k in range(1, 40))

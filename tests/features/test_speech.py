@@ -42,7 +42,7 @@ FORMATS = {  # name: (suffix, libsndfile's format, subtype, the largest error of
 
 
 def voice_like(seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
-    """A harmonic tone whose pitch and loudness move, float32 (T,), below 0.6."""
+    """Returns a harmonic tone whose pitch and loudness move, float32 (T,), below 0.6."""
     time = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * (140 * time + 3 * np.sin(2 * np.pi * time))
     tone = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 12))

@@ -32,7 +32,7 @@ def tones(frequency: float, num_clips: int = 4, seconds: float = 2.0) -> Tensor:
 
 
 def strongest_frequencies(waveforms: Tensor) -> Tensor:
-    """(B,) in Hz, to a fraction of a bin."""
+    """Returns (B,) in Hz, to a fraction of a bin."""
     length = 1 << 18
     window = torch.hann_window(waveforms.shape[1])
     return torch.fft.rfft(waveforms * window, length).abs().argmax(1) * RATE / length
@@ -112,7 +112,7 @@ def test_reverberation_is_a_convolution_with_one_answer_per_clip():
 
 
 def response_db(name: str, num_clips: int = 8, **strengths) -> Tensor:
-    """(B, F) of a filter, by its answer to a click in the middle, at bins of 1 Hz."""
+    """Returns (B, F) of a filter, by its answer to a click in the middle, at bins of 1 Hz."""
     clicks = torch.zeros(num_clips, RATE)
     clicks[:, RATE // 2] = 1
     return 20 * torch.fft.rfft(distort(name, clicks, **strengths)).abs().clamp(min=1e-6).log10()

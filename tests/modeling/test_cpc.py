@@ -21,7 +21,7 @@ NUM_CLIPS, NUM_FRAMES, NUM_PREDICTIONS, NUM_DIMS = 6, 7, 2, 4
 
 
 def projections(seed: int = 0, lengths=(7, 7, 6, 7, 5, 7)) -> Tensor:
-    """Float64 projections of clips of these many frames, predictions from 3 and 4 frames before."""
+    """Returns float64 projections of clips of these many frames, predictions from 3 and 4 frames before."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), NUM_FRAMES, 1 + NUM_PREDICTIONS, NUM_DIMS)
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -129,7 +129,7 @@ def test_the_first_predicted_frame_is_the_nearest_that_shares_no_input(name):
     frames = model(features).last_hidden_state
 
     def heard(frame: int) -> set[int]:
-        """Input frames that count in some clip; a maximum passes over those of others."""
+        """Returns input frames that count in some clip; a maximum passes over those of others."""
         (gradient,) = torch.autograd.grad(frames[:, frame].sum(), features, retain_graph=True)
         return set(gradient.any(-1).any(0).nonzero().ravel().tolist())
 

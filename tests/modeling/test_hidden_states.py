@@ -63,7 +63,7 @@ def enable(model, kwargs):
 
 
 def step(model, features, mask):
-    """Loss, gradients and running statistics of one step."""
+    """Returns loss, gradients and running statistics of one step."""
     output = model(features, features.flip(0), mask, mask)
     output.loss.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}

@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 def latents(num_samples: int, num_dims: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two float64 views that agree in part, whose dimensions and samples differ in scale and place."""
+    """Returns two float64 views that agree in part, whose dimensions and samples differ in scale and place."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -49,7 +49,7 @@ def latents(num_samples: int, num_dims: int, seed: int = 0) -> tuple[Tensor, Ten
 
 
 def run(objective: Callable, z_a: Tensor, z_b: Tensor, dtype: torch.dtype = torch.float64) -> Result:
-    """The loss and its gradient for both views, (2, N, D), in float64 whatever it was computed in."""
+    """Returns the loss and its gradient for both views, (2, N, D), in float64 whatever it was computed in."""
     z_a, z_b = (z.detach().to(dtype).clone().requires_grad_() for z in (z_a, z_b))
     output = objective(z_a, z_b)
     loss = output.loss if hasattr(output, "loss") else output

@@ -15,7 +15,7 @@ SCORES = {0: (0.5, 0.6), 1: (0.7, 0.8)}
 
 
 def write_card(output_dir, **data) -> ModelCard:
-    """Two seeds of one method, and a control that is better on test."""
+    """Writes the card of two seeds of one method, and a control that is better on test."""
     args = FinetuneArguments(
         output_dir=str(output_dir), model_name_or_path=["runs/mbt"], label_column_name="keyword", **data
     )

@@ -68,7 +68,7 @@ def bare_gsm(wav: bytes) -> bytes:
 
 
 def repack(bits: int) -> bytes:
-    """A frame's 76 parameters from little-endian order, as wav files have them, to big-endian behind the mark 1101."""
+    """Converts a frame's 76 parameters from little-endian order, as in wav, to big-endian behind the mark 1101."""
     widths = [6, 6, 5, 5, 4, 4, 3, 3, *([7, 2, 2, 6, *[3] * 13] * 4)]
     value = 0b1101
     for width in widths:
@@ -78,7 +78,7 @@ def repack(bits: int) -> bytes:
 
 
 def build_package(name: str, tree: Path, folder: Path) -> Path:
-    """A Debian package of a folder: an ar archive of its version, its description and its files."""
+    """Returns a Debian package of a folder: an ar archive of its version, its description and its files."""
     path = folder / f"{name}_1.0_all.deb"
     control = f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: tones\n".encode()
     members = {"debian-binary": b"2.0\n", "control.tar": archive({"control": control})}

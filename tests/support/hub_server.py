@@ -58,7 +58,7 @@ class Repository:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """The newest content."""
+        """Returns the newest content."""
         return {path: content for path, (content, _) in self.commits[-1][1].items()}
 
     def add(self, message: str, files: dict[str, bytes]) -> None:
@@ -101,7 +101,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories.setdefault(key, Repository(repo.split("/")[0], private)).add("add", files)
 
     def handle_error(self, request, client_address):
-        """A client that goes away is part of the tests."""
+        """Ignores clients that go away, which is part of the tests."""
 
 
 class Answer:

@@ -6,7 +6,7 @@ SAMPLING_RATE = 16_000
 
 
 def chirp(seconds: float, hertz: float, seed: int) -> np.ndarray:
-    """A wavering harmonic tone in a little noise: enough like a voice to be told from others, (S,) float32."""
+    """Returns a wavering harmonic tone in a little noise: enough like a voice to be told from others, (S,) float32."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(seconds * SAMPLING_RATE)) / SAMPLING_RATE
     phase = 2 * np.pi * hertz * (time + 0.01 * np.sin(2 * np.pi * generator.uniform(2, 5) * time))

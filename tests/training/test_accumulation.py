@@ -165,7 +165,7 @@ def test_a_mean_over_clips_is_the_mean_over_micro_batches():
 
 
 def run_process(rank, results, port):
-    """Two processes, each with two micro-batches of other sizes than its neighbor's."""
+    """Runs in two processes, each with two micro-batches of other sizes than its neighbor's."""
     store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
     accelerator = Accelerator(cpu=True)

@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(speech_folder, tm
 
 
 def poisoned(speech_folder, folder):
-    """A checkpoint whose first weights are not numbers."""
+    """Returns a checkpoint whose first weights are not numbers."""
     words = [*pretraining(speech_folder), "--output_dir", folder, "--save_steps", 2, "--logging_steps", 1]
     run_pretrain.main([*map(str, words), "--max_steps", "3"])
     path = folder / "checkpoint-2" / "model.safetensors"

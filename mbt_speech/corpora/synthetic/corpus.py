@@ -20,6 +20,7 @@ import datasets.config
 from datasets import ClassLabel, Dataset, DatasetDict
 from tqdm.auto import tqdm
 
+from mbt_speech.closing_line import closing_line
 from mbt_speech.user_errors import require
 
 from .build import build_corpus
@@ -86,7 +87,7 @@ def export_corpus(corpus: DatasetDict, directory: str | os.PathLike) -> None:
 
 
 def corpus_summary(corpus: DatasetDict) -> str:
-    """Says in a few lines how much there is of what."""
+    """Returns a few lines about how much there is of what."""
     features = corpus["labelled"].features
     classes = ", ".join(f"{features[name].num_classes} {name}s" for name in ("speaker", "keyword", "style"))
     parts = [f"{part}: {len(dataset)} clips, {_hours(dataset):.2f} hours" for part, dataset in corpus.items()]
@@ -104,8 +105,13 @@ def main(args: Namespace) -> None:
     """Builds the corpus, and exports it where asked to."""
     corpus = load_corpus(args.size, num_proc=args.num_proc)
     print(corpus_summary(corpus))
+    result = "The corpus is in the cache"
+    words = ["--dataset_name", "synthetic", "--dataset_config_name", args.size]
     if args.output_dir:
         export_corpus(corpus, args.output_dir)
+        result = f"The corpus is in {args.output_dir}"
+        words = ["--train_dir", Path(args.output_dir, "unlabelled")]
+    print(closing_line(result, "python", "run_pretrain.py", *words, "--output_dir", "runs/mine"))
 
 
 def _find_espeak() -> tuple[Path, Path, str]:

@@ -169,7 +169,7 @@ class Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str, voice: str, rate_wpm: int, pitch: int) -> tuple[np.ndarray, list[Phone]]:
-        """Speak at a pitch of 0-100 (the voice's own is 50).
+        """Speaks at a pitch of 0-100 (the voice's own is 50).
 
         Returns:
             (samples,) int16 and the phones, pauses left out.
