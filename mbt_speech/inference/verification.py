@@ -1,4 +1,4 @@
-"""Tests whether two recordings are of one speaker, by the cosine of their representations.
+"""Decide whether two recordings are of one speaker, by the cosine of their representations.
 
     mbt verify runs/mine a.wav b.wav
     mbt verify runs/mine --trials trials.txt --trials_dir recordings --save_threshold

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,8 @@ def test_every_recipe_holds_arguments_of_its_script():
     for path in sorted(RECIPES.glob("*.yaml")):
         of_finetuning = "label_fraction" in path.read_text()
         words = [str(path), "--output_dir", "out", *(["--model_name_or_path", "stats"] if of_finetuning else [])]
+        if not re.search("^(train_dir|dataset_name):", path.read_text(), re.MULTILINE):
+            words += ["--train_dir", "FOLDER"]  # for recordings of one's own
         words += ["--freeze_encoder", "true"] if of_finetuning else []
         arguments = FinetuneArguments if of_finetuning else PretrainArguments
         assert parse_arguments(arguments, words).output_dir == "out"
