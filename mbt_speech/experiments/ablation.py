@@ -21,8 +21,8 @@ from mbt_speech.arguments import FROZEN_CONTROLS
 from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import as_words, load_yaml
 from mbt_speech.reports.ablation_table import ABLATION_NAME, LABEL_FRACTION, ablation_text
+from mbt_speech.reports.accuracy_pictures import draw_curves
 from mbt_speech.reports.label_curves import SWEEP_NAME
-from mbt_speech.reports.pictures import draw_curves
 
 from .commands import finetune, pretrain_once
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS, SUPERVISED, SYNTHETIC
 from mbt_speech.closing_line import closing_line
+from mbt_speech.reports.accuracy_pictures import draw_accuracies
 from mbt_speech.reports.label_curves import SWEEP_NAME
-from mbt_speech.reports.pictures import draw_accuracies, draw_cross_correlations, draw_losses
+from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.reports.tables import markdown_table
 from mbt_speech.training.run_log import read_log
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS
 from mbt_speech.closing_line import closing_line
-from mbt_speech.reports.pictures import draw_accuracies
+from mbt_speech.reports.accuracy_pictures import draw_accuracies
 
 from .commands import finetune, pretrain_once, run
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown

@@ -24,7 +24,15 @@ def ablation_text(ablation: Mapping[str, Any]) -> str:
     caption = (
         f"{plain(ablation['title'])}: accuracy in %, mean ± standard deviation over seeds ({plain(ablation['data'])})"
     )
-    return "\n\n".join([caption, _accuracies(ablation), *_differences(ablation["results"])])
+    return "\n\n".join([caption, *_baselines(ablation), _accuracies(ablation), *_differences(ablation["results"])])
+
+
+def _baselines(ablation: Mapping[str, Any]) -> list[str]:
+    """Says which rows are baselines."""
+    results = ablation["results"]
+    names = dict.fromkeys(plain(row["curve"]) for row in results if row["position"] is None)
+    axis = ablation["axis"].split(".")[-1]
+    return [f"Baselines, dashed in the picture and the same for every {axis}: {'; '.join(names)}."] if names else []
 
 
 def _accuracies(ablation: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from .pictures import draw_label_curves
+from .accuracy_pictures import draw_label_curves
 from .plain_text import plain
 from .tables import markdown_table
 

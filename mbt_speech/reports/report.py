@@ -148,7 +148,7 @@ def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
 def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     """One table over all tasks, then every sweep with its own table, differences and pictures."""
     found = {str(folder.relative_to(runs_dir)): read_json(folder / SWEEP_NAME) for folder in sweeps}
-    sections = ["### All tasks", overview({name: sweep["results"] for name, sweep in found.items()})]
+    sections = ["### All tasks", overview(found)]
     for folder, (name, sweep) in zip(sweeps, found.items(), strict=True):
         title = sweep_title(sweep)
         sections += [f"### {plain(title)} ({plain(name)})", sweep_text(sweep)]
@@ -157,22 +157,23 @@ def results(runs_dir: Path, sweeps: list[Path], gallery: Gallery) -> list[str]:
     return sections
 
 
-def overview(tables: Mapping[str, list[dict[str, Any]]]) -> str:
-    """Tabulates accuracies: a row for each method, a column for each task at its least and its largest share.
+def overview(sweeps: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tabulates accuracies: a row for each method, a column for each data set and task at its least and largest share.
 
-    Sweeps of one task share its columns, unless they have a method in common.
+    Sweeps of one task on the same data share its columns, unless they have a method in common.
     """
     columns: dict[str, dict[str, str]] = {}
-    for name, rows in tables.items():
+    for name, sweep in sweeps.items():
+        rows, data = sweep["results"], sweep["data"]
         names = short_names(list(dict.fromkeys(row["method"] for row in rows)))
         points = label_curves([{**row, "method": names[row["method"]]} for row in rows])
         fractions = sorted({point.label_fraction for point in points})
         for fraction in dict.fromkeys((fractions[0], fractions[-1])):
             cells = {f"{p.method}, {p.encoder}": str(p.estimate) for p in points if p.label_fraction == fraction}
             share = f"{100 * fraction:g} %"
-            column = f"{rows[0]['task']}, {share}"
+            column = f"{data}: {rows[0]['task']}, {share}"
             if columns.get(column, {}).keys() & cells.keys():
-                column = f"{rows[0]['task']} ({name}), {share}"
+                column = f"{data}: {rows[0]['task']} ({name}), {share}"
             columns.setdefault(column, {}).update(cells)
     methods = dict.fromkeys(method for cells in columns.values() for method in cells)
     rows = ([method, *(cells.get(method, "") for cells in columns.values())] for method in methods)

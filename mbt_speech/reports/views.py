@@ -12,7 +12,6 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import soundfile as sf
 import torch
@@ -25,10 +24,7 @@ from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import parse_overrides
 from mbt_speech.presets import PRESETS
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-mpl.rcParams["text.parse_math"] = False  # a $ in a name is a $
+from .style import plt, save
 
 Pair = tuple[Tensor, Tensor]
 
@@ -130,5 +126,4 @@ def draw(
         axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
         axis.set(title=title, xlabel="s", ylabel="mel band" if extractor.frequency_scale == "mel" else "Fourier bin")
     figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalized log power")
-    figure.savefig(args.output_dir / "views.png", dpi=110)
-    plt.close(figure)
+    save(figure, args.output_dir / "views.png")

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from mbt_speech.experiments.demo import METHOD_NAMES, to_markdown
-from mbt_speech.reports.pictures import draw_accuracies, draw_cross_correlations, draw_losses
+from mbt_speech.reports.accuracy_pictures import draw_accuracies
+from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 
 
 @pytest.fixture

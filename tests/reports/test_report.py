@@ -1,9 +1,11 @@
 """The report of runs, sweeps and ablations on one page."""
 
 import base64
+import hashlib
 import html.parser
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -24,12 +26,14 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.pictures, self.links, self.attributes, self.text = [], [], [], [], ""
+        self.scripts = 0
         self.feed(text)
+        assert self.scripts == 1  # ours
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.attributes += [f"{name}={value}" for name, value in attrs]
-        assert tag != "script"
+        self.scripts += tag == "script"
         if tag not in ("meta", "img", "br", "hr"):
             self.open.append(tag)
         if tag == "img":
@@ -98,17 +102,28 @@ def test_a_second_report_replaces_the_first_and_does_not_report_itself(runs):
     assert len(pictures) == (runs / "report" / "report.md").read_text().count("](pictures/")
 
 
-def test_sweeps_of_one_task_share_columns_unless_they_share_a_method():
-    def rows(method, encoder, accuracy):
-        return [{"task": "keyword", "method": method, "encoder": encoder, "label_fraction": 1.0, "accuracy": accuracy}]
+def test_sweeps_of_one_task_and_data_set_share_columns_unless_they_share_a_method():
+    def sweep(method, encoder, accuracy, data="tones"):
+        row = {"task": "keyword", "method": method, "encoder": encoder, "label_fraction": 1.0, "accuracy": accuracy}
+        return {"data": data, "results": [row]}
 
-    tables = {"a": rows("bt", "frozen", 0.1), "b": rows("bt", "trained", 0.2), "c": rows("bt", "frozen", 0.3)}
-    assert report.overview(tables).splitlines()[2:] == [
-        "| | keyword, 100 % | keyword (c), 100 % |",
-        "|---|---|---|",
-        "| bt, frozen | 10.0 | 30.0 |",
-        "| bt, trained | 20.0 | |",
+    sweeps = {"a": sweep("bt", "frozen", 0.1), "b": sweep("bt", "trained", 0.2), "c": sweep("bt", "frozen", 0.3),
+              "d": sweep("bt", "trained", 0.4, "chirps")}  # fmt: skip
+    assert report.overview(sweeps).splitlines()[2:] == [
+        "| | tones: keyword, 100 % | tones: keyword (c), 100 % | chirps: keyword, 100 % |",
+        "|---|---|---|---|",
+        "| bt, frozen | 10.0 | 30.0 | |",
+        "| bt, trained | 20.0 | | 40.0 |",
     ]
+
+
+def test_a_page_is_dark_where_the_screen_is_fetches_nothing_and_runs_its_own_script_alone(tmp_path):
+    page = to_html(f"# Title\n\n{markdown_table(['', 'x'], [['a', 1]])}\n", tmp_path)
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert not re.search(r"https?://|url\(|@import|src=\"(?!data:)", page)
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page
 
 
 def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path, capsys):
@@ -130,7 +145,7 @@ def test_a_name_is_text_in_markdown_and_in_html(name, tmp_path):
     read = Page(page)
     assert not read.pictures
     assert not [link for link in read.links if not link.startswith("#")]
-    assert "<script" not in page
+    assert "alert(1)" not in page.partition("<script>")[2]
     assert "onerror" not in page or "&lt;img" in page
     assert read.text.count(" ".join(name.split())) >= 3
 
