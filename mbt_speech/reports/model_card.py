@@ -39,7 +39,7 @@ extractor = AutoFeatureExtractor.from_pretrained("{name}", trust_remote_code=Tru
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 waveform = np.zeros({sampling_rate}, dtype=np.float32)  # mono, {sampling_rate} Hz
 inputs = extractor(waveform, sampling_rate={sampling_rate}, return_tensors="pt")
-embedding = model(**inputs).pooler_output  # (1, {hidden_size})"""
+embedding = model(**inputs).pooler_output  # (1, {pooled_size})"""
 CLASSIFY = """\
 import numpy as np
 from transformers import pipeline
@@ -87,7 +87,7 @@ def write_pretraining_card(
     measured = {words: f"{last_step[name]:.4g}" for name, words in DIAGNOSTICS.items() if name in last_step}
     sections = [
         f"A speech encoder, pre-trained without labels by {CPC_METHOD if config.objective == 'cpc' else METHOD}.",
-        _snippet(EMBED, args, sampling_rate=sampling_rate, hidden_size=config.hidden_size),
+        _snippet(EMBED, args, sampling_rate=sampling_rate, pooled_size=config.pooled_size),
         "## Training\n\n" + markdown_table(["", ""], {"data": source(args), **rows}.items()),
         f"## At step {last_step['step']}\n\n" + markdown_table(["", ""], measured.items()),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),

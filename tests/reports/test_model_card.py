@@ -5,9 +5,11 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
-from mbt_speech.arguments import SYNTHETIC, FinetuneArguments
-from mbt_speech.reports.model_card import write_classifier_card
-from modeling_mbt import MBTConfig
+from mbt_speech.arguments import SYNTHETIC, FinetuneArguments, PretrainArguments
+from mbt_speech.presets import PRESETS
+from mbt_speech.reports.model_card import write_classifier_card, write_pretraining_card
+from mbt_speech.training.sparsity import encoder_cost
+from modeling_mbt import MBTConfig, MBTModel
 
 RESULT = {"method": "runs/mbt", "encoder": "frozen", "label_fraction": 1.0, "task": "keyword", "model_type": "mbt",
           "unit": "clips", "num_train": 80, "num_test": 40, "chance": 0.1, "alpha": None}  # fmt: skip
@@ -45,3 +47,10 @@ def test_the_hub_reads_the_results_of_a_card(kind, tmp_path):
     assert model_index_to_eval_results(index) == (tmp_path.name, [result])
     assert eval_results_to_model_index(tmp_path.name, [result]) == index
     assert str(tmp_path.parent) not in str(card)
+
+
+def test_the_card_of_pre_training_says_how_wide_an_embedding_is(tmp_path):
+    config = PRESETS["strong"].config()
+    args = PretrainArguments(output_dir=str(tmp_path), train_dir=str(tmp_path))
+    write_pretraining_card(args, config, encoder_cost(MBTModel(config), 97), {}, {"step": 1, "loss": 2.0}, 16_000)
+    assert f"pooler_output  # (1, {config.pooled_size})" in (tmp_path / "README.md").read_text()
