@@ -68,7 +68,7 @@ def fit_frozen(examples: Examples, chosen: Mapping[str, np.ndarray], num_classes
         num_train=len(chosen["train"]),
         num_test=len(test),
         chance=chance(labels, examples.rows),
-        fitted=head,
+        fitted=head.scaled(),
     )
 
 
