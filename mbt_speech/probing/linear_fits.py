@@ -4,7 +4,7 @@ Axes: N clips, H features, R coordinates of the features' span, K classes, of wh
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,29 +56,42 @@ MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end a
 ABSENT = -1e4  # bias of a class without a clip to learn from, which is never predicted
 
 
-def fit_kinds(features: np.ndarray, labels: np.ndarray, num_classes: int, *kinds: Kind) -> Iterator[LinearHead]:
-    """Fits heads of some kinds on features (N, H) with labels (N,), standardized by these clips.
-
-    Raises:
-        ValueError: The clips are of fewer than two classes.
-    """
-    seen, numbers = np.unique(labels, return_inverse=True)
-    if len(seen) < 2:
-        raise ValueError("A classifier needs clips of at least two classes: give more labels.")
-    features = features.astype(np.float64 if len(labels) <= MAX_PRECISE else np.float32)
-    scaler = StandardScaler().fit(features)
-    scaled, directions = _rotate(np.asarray(scaler.transform(features)))
-    chosen = {
-        name: [kind for kind in kinds if kind.name == name] for name in ("centroids", "discriminant", "logistic")
-    }
-    fits = {"centroids": _centroids, "discriminant": _discriminants, "logistic": _logistics}
-    for name, of_name in chosen.items():
-        if of_name:
-            for kind, weight, bias in fits[name](scaled, numbers, of_name):
-                yield _unscaled(weight, bias, kind, directions, scaler, seen, num_classes)
-
-
 Fit = tuple[Kind, np.ndarray, np.ndarray]
+
+
+class Coordinates:
+    """Clips with features (N, H), standardized, in the R <= min(N, H) coordinates of the space that they span.
+
+    A fit that penalizes the length of weights is the same there, as its weights are combinations of the features, and
+    takes a fraction of the time.
+    """
+
+    def __init__(self, features: np.ndarray):
+        features = features.astype(np.float64 if len(features) <= MAX_PRECISE else np.float32)
+        self.scaler = StandardScaler().fit(features)
+        self.values, self.directions = _rotate(np.asarray(self.scaler.transform(features)))
+
+    def fit(self, rows: np.ndarray, labels: np.ndarray, num_classes: int, kinds: Sequence[Kind]) -> Iterator[Fit]:
+        """Fits classifiers on the clips at some positions with labels (len(rows),): weights (K, R) and biases (K,).
+
+        Raises:
+            ValueError: The clips are of fewer than two classes.
+        """
+        seen, numbers = np.unique(labels, return_inverse=True)
+        if len(seen) < 2:
+            raise ValueError("A classifier needs clips of at least two classes: give more labels.")
+        fits = {"centroids": _centroids, "discriminant": _discriminants, "logistic": _logistics}
+        for name, fit in fits.items():
+            if of_name := [kind for kind in kinds if kind.name == name]:
+                for kind, weight, bias in fit(self.values[rows], numbers, of_name):
+                    whole_weight, whole_bias = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, ABSENT)
+                    whole_weight[seen], whole_bias[seen] = weight, bias
+                    yield kind, whole_weight, whole_bias
+
+    def head(self, kind: Kind, weight: np.ndarray, bias: np.ndarray) -> LinearHead:
+        """Returns the head that takes features as they are, of a fit on coordinates."""
+        weight = (weight if self.directions is None else weight @ self.directions) / self.scaler.scale_
+        return LinearHead(weight, bias - weight @ np.asarray(self.scaler.mean_), kind)
 
 
 def _centroids(features: np.ndarray, labels: np.ndarray, kinds: list[Kind]) -> Iterator[Fit]:
@@ -123,28 +136,13 @@ def _class_means(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _rotate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the coordinates (N, N) of features (N, H) in the space that they span, and its directions (N, H).
+    """Returns coordinates (N, R) of features (N, H) and the directions (R, H) that they are along.
 
-    A fit that penalizes the length of weights is the same in either, as its weights are combinations of the features.
     With N >= H there is nothing to gain, and the features come back as they are.
     """
     if len(features) >= features.shape[1]:
         return features, None
-    left, singular_values, directions = np.linalg.svd(features, full_matrices=False)
-    return left * singular_values, directions
-
-
-def _unscaled(
-    weight: np.ndarray,
-    bias: np.ndarray,
-    kind: Kind,
-    directions: np.ndarray | None,
-    scaler: StandardScaler,
-    seen: np.ndarray,
-    num_classes: int,
-) -> LinearHead:
-    """Turns a fit on rotated, standardized features of some classes into a head on features as they are, of all."""
-    whole_weight, whole_bias = np.zeros((num_classes, len(np.asarray(scaler.scale_)))), np.full(num_classes, ABSENT)
-    whole_weight[seen] = (weight if directions is None else weight @ directions) / scaler.scale_
-    whole_bias[seen] = bias - whole_weight[seen] @ np.asarray(scaler.mean_)
-    return LinearHead(whole_weight, whole_bias, kind)
+    squares, axes = np.linalg.eigh(features @ features.T)
+    kept = squares > squares[-1] * np.finfo(features.dtype).eps * len(features)
+    lengths = np.sqrt(squares[kept])
+    return axes[:, kept] * lengths, (axes[:, kept] / lengths).T @ features

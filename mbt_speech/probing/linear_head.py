@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Kind, LinearHead, fit_kinds
+from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead
 
 MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
 MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
@@ -31,7 +31,7 @@ def fit_linear_head(
 
     Of equally accurate ones the likelier is chosen, and of equally likely ones the one that is held back more; what is
     no discriminant analysis must be better by a standard error.
-    Features are standardized by the clips to learn from; the head that comes back takes them as they are. A class
+    Features are standardized by all clips given; the head that comes back takes them as they are. A class
     without such a clip is never predicted.
 
     Args:
@@ -53,15 +53,17 @@ def fit_linear_head(
         folds = split_folds(labels, seed)
     if folds.max(initial=-1) < 0:
         raise ValueError("No class has a second clip, to compare classifiers on: give more labels.")
-    logits, references = _held_out_logits(features, labels, folds, num_classes)
+    coordinates = Coordinates(features)
+    logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
     kind, accuracy = _choose(logits, references)
-    head = fit_kind(features, labels, num_classes, kind)
+    head = coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
     return head._replace(validation_accuracy=accuracy, scale=_likeliest_scale(logits[kind], references)[0])
 
 
 def fit_kind(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
     """Fits the head of one kind on features (N, H) with labels (N,)."""
-    return next(fit_kinds(features, labels, num_classes, kind))
+    coordinates = Coordinates(features)
+    return coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
 
 
 def split_folds(labels: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np.ndarray:
@@ -80,7 +82,7 @@ def split_folds(labels: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np
 
 
 def _held_out_logits(
-    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_classes: int
+    coordinates: Coordinates, labels: np.ndarray, folds: np.ndarray, num_classes: int
 ) -> tuple[dict[Kind, np.ndarray], np.ndarray]:
     """Returns kind -> logits of the clips in folds, by heads that did not learn from them, and those clips' labels."""
     kinds = (*DISCRIMINANTS, *LOGISTICS)
@@ -88,9 +90,9 @@ def _held_out_logits(
         kinds = (CENTROIDS, *kinds)
     logits: dict[Kind, list[np.ndarray]] = {}
     for fold in np.unique(folds[folds >= 0]):
-        held_out = folds == fold
-        for head in fit_kinds(features[~held_out], labels[~held_out], num_classes, *kinds):
-            logits.setdefault(head.kind, []).append(head.logits(features[held_out]))
+        rows, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        for kind, weight, bias in coordinates.fit(rows, labels[rows], num_classes, kinds):
+            logits.setdefault(kind, []).append(coordinates.values[held_out] @ weight.T + bias)
     references = np.concatenate([labels[folds == fold] for fold in np.unique(folds[folds >= 0])])
     return {kind: np.concatenate(of_folds) for kind, of_folds in logits.items()}, references
 
