@@ -120,6 +120,6 @@ def test_every_import_is_declared():
 
 
 def test_opening_a_checkpoint_takes_no_extra():
-    # For m4a files, parquet tables and ONNX: imported where they are needed, or a sentence says what to install.
-    when_needed = {"torchcodec", "pandas", "pyarrow", "onnx", "onnxruntime", "onnxscript"}
+    # For m4a files, tables, ONNX and MTEB: imported where they are needed, or a sentence says what to install.
+    when_needed = {"torchcodec", "pandas", "pyarrow", "onnx", "onnxruntime", "onnxscript", "mteb", "datasets"}
     assert undeclared({*SHIPPED, "mbt_speech.inference", "mbt_speech.__main__"}) == when_needed

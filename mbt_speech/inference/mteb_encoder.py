@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Audio
 from torch import Tensor, nn
 
 from feature_extraction.speech import to_waveform
@@ -64,6 +63,8 @@ class MtebEncoder:
         Raises:
             ValueError: There is no such column, or a clip cannot be decoded or represented.
         """
+        from datasets import Audio  # mteb brings it
+
         if "audio" not in inputs.dataset.column_names:
             raise ValueError("MBT represents speech alone: give it a task whose modality is audio.")
         clips = inputs.dataset.cast_column("audio", Audio(decode=False))
