@@ -233,13 +233,16 @@ class MBTForPreTraining(MBTPreTrainedModel):
             ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
                 short to predict anything.
         """
-        output = MBTForPreTrainingOutput()
         hidden = _wants_hidden_states(self, output_hidden_states)
-        view = self._view(input_features, attention_mask, hidden)
-        output["representations"], output["projections"], output["hidden_states"] = view
+        representations, projections, hidden_states = self._view(input_features, attention_mask, hidden)
+        output = MBTForPreTrainingOutput(
+            projections=projections, representations=representations, hidden_states=hidden_states
+        )
         if input_features_b is not None:
             view = self._view(input_features_b, attention_mask_b, hidden)
-            output["representations_b"], output["projections_b"], output["hidden_states_b"] = view
+            output["representations_b"], output["projections_b"] = view[:2]
+            if hidden:
+                output["hidden_states_b"] = view[2]
             if return_loss:
                 objective = self.compare(output["projections"], output["projections_b"])
                 for name, value in objective._asdict().items():

@@ -62,7 +62,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(words, message, tmp_path, mon
 
 def test_a_command_without_its_extra_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "mbt_speech.reports.views", raising=False)
+    for name in ("views", "style"):
+        monkeypatch.delitem(sys.modules, f"mbt_speech.reports.{name}", raising=False)
     with pytest.raises(SystemExit):
         main(["show", "x.wav"])
     sentence = '`mbt show` needs matplotlib, which is not installed: pip install "mbt-speech[train]".\n'

@@ -6,7 +6,7 @@ Colors are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), without ye
 from pathlib import Path
 
 import matplotlib as mpl
-from matplotlib import cycler
+from matplotlib.rcsetup import cycler
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

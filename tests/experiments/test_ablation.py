@@ -103,7 +103,8 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
     assert set(results["curve"]) == {"sparsity_method static", "baseline", "random"}
     assert sorted(results[results["curve"] == "sparsity_method static"]["position"]) == [0.2] * 4 + [0.5] * 4
     table = (tmp_path / "out" / "results.md").read_text().splitlines()
-    assert table[2] == "| | density | labels | label |"
+    assert table[2] == "Baselines, dashed in the picture and the same for every density: baseline; random."
+    assert "| | density | labels | label |" in table
     assert len([line for line in table if line.startswith("| sparsity_method static | 0.5 ")]) == 1
     with Image.open(tmp_path / "out" / "accuracy.png") as picture:
         assert picture.width > 400

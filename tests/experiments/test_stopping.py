@@ -47,8 +47,13 @@ class Ablation:
         self.folder, self.output = folder, folder.parent / f"{number}.txt"
         words = [sys.executable, "-m", "mbt_speech", "ablation", str(recipe), "--output_dir", str(folder)]
         with self.output.open("w") as file:
+            variables = {**os.environ, MARK: str(folder), "PYTHONUNBUFFERED": "1"}
             self.process = subprocess.Popen(
-                words, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, MARK: str(folder)}
+                words,
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, MARK: str(folder), "PYTHONUNBUFFERED": "1"},
             )
 
     def said(self) -> str:
