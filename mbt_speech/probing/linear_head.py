@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
 from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead
 
@@ -53,10 +54,11 @@ def fit_linear_head(
         folds = split_folds(labels, seed)
     if folds.max(initial=-1) < 0:
         raise ValueError("No class has a second clip, to compare classifiers on: give more labels.")
-    coordinates = Coordinates(features)
-    logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
-    kind, accuracy = _choose(logits, references)
-    head = coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
+    with threadpool_limits(1):  # matrices are small: two threads take three times as long as one
+        coordinates = Coordinates(features)
+        logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
+        kind, accuracy = _choose(logits, references)
+        head = coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
     return head._replace(validation_accuracy=accuracy, scale=_likeliest_scale(logits[kind], references)[0])
 
 

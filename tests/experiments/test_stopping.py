@@ -48,13 +48,7 @@ class Ablation:
         words = [sys.executable, "-m", "mbt_speech", "ablation", str(recipe), "--output_dir", str(folder)]
         with self.output.open("w") as file:
             variables = {**os.environ, MARK: str(folder), "PYTHONUNBUFFERED": "1"}
-            self.process = subprocess.Popen(
-                words,
-                cwd=ROOT,
-                stdout=file,
-                stderr=file,
-                env={**os.environ, MARK: str(folder), "PYTHONUNBUFFERED": "1"},
-            )
+            self.process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, env=variables)
 
     def said(self) -> str:
         return self.output.read_text()
