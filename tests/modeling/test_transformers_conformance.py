@@ -94,6 +94,20 @@ class TestModel(load_mixin("test_modeling_common", "ModelTesterMixin"), unittest
     def setUp(self):
         self.model_tester = ModelTester(self)
 
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        """Adds what a loss takes: labels, or a second view."""
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
+        if return_labels and model_class is MBTForSequenceClassification:
+            inputs["labels"] = torch.zeros(len(inputs["input_features"]), dtype=torch.long)
+        if return_labels and model_class is MBTForPreTraining:
+            inputs["input_features_b"] = inputs["input_features"].flip(1)
+        return inputs
+
+    def check_training_gradient_checkpointing(self, *args, **kwargs):
+        """Leaves out the model without a head, which has no loss and is told by its place in transformers' tables."""
+        self.all_model_classes = (MBTForPreTraining, MBTForSequenceClassification)
+        super().check_training_gradient_checkpointing(*args, **kwargs)
+
 
 HIDDEN_STATES = "they expect all hidden states at one rate and width, or a single view; see test_hidden_states.py"
 NOT_APPLICABLE = {
