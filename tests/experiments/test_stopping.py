@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,16 @@ class Ablation:
         words = [sys.executable, "-m", "mbt_speech", "ablation", str(recipe), "--output_dir", str(folder)]
         with self.output.open("w") as file:
             variables = {**os.environ, MARK: str(folder), "PYTHONUNBUFFERED": "1"}
-            self.process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, env=variables)
+            self.process = subprocess.Popen(
+                words,
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                env=variables,
+                preexec_fn=partial(
+                    signal.signal, signal.SIGINT, signal.SIG_DFL
+                ),  # a shell's background jobs ignore it
+            )
 
     def said(self) -> str:
         return self.output.read_text()
