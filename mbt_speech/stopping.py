@@ -16,7 +16,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int):
         super().__init__(f"Stopped by {signal.Signals(number).name}.")
-        self.exit_code = 128 + number  # as shells have it
+        self.number, self.exit_code = number, 128 + number  # as shells have it
 
 
 def stop_in_one_line() -> None:
@@ -26,14 +26,15 @@ def stop_in_one_line() -> None:
     """
     os.register_at_fork(after_in_child=_restore)
     _set_handlers()
-    sys.excepthook = _tell
+    sys.excepthook, sys.unraisablehook = _tell, _send_again
 
 
 @contextmanager
 def stops_in_one_line() -> Iterator[None]:
     """Ends the process with a line on stderr where a signal that tells to stop arrives within."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     _set_handlers()
+    sys.unraisablehook = _send_again
     try:
         yield
     except KeyboardInterrupt as error:
@@ -41,6 +42,7 @@ def stops_in_one_line() -> Iterator[None]:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     finally:
+        sys.unraisablehook = hook
         if _can_set():
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -71,3 +73,13 @@ def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackT
         print(error if isinstance(error, Stopped) else Stopped(signal.SIGINT), file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
+
+
+def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal again that came while Python was in a callback, out of which no exception gets."""
+    if isinstance(unraisable.exc_value, Stopped):
+        again = threading.Timer(0.01, os.kill, (os.getpid(), unraisable.exc_value.number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)

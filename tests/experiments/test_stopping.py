@@ -127,3 +127,18 @@ def test_the_line_says_which_signal_it_was_and_handlers_come_back(capsys):
     assert capsys.readouterr().err == "Stopped by SIGTERM.\n"
     assert {number: signal.getsignal(number) for number in before} == before
     assert issubclass(Stopped, KeyboardInterrupt)
+
+
+def test_a_signal_in_a_callback_is_not_lost(capsys):
+    class Callback:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def drop_it_and_wait():
+        Callback()
+        time.sleep(10)
+
+    with pytest.raises(SystemExit) as end, stops_in_one_line():
+        drop_it_and_wait()
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "Stopped by SIGTERM.\n"
