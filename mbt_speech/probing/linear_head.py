@@ -58,13 +58,17 @@ def fit_linear_head(
         coordinates = Coordinates(features)
         logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
         kind, accuracy = _choose(logits, references)
-        head = coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
+        head = _fit_on_all(coordinates, labels, num_classes, kind)
     return head._replace(validation_accuracy=accuracy, scale=_likeliest_scale(logits[kind], references)[0])
 
 
 def fit_kind(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
     """Fits the head of one kind on features (N, H) with labels (N,)."""
-    coordinates = Coordinates(features)
+    with threadpool_limits(1):
+        return _fit_on_all(Coordinates(features), labels, num_classes, kind)
+
+
+def _fit_on_all(coordinates: Coordinates, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
     return coordinates.head(*next(coordinates.fit(np.arange(len(labels)), labels, num_classes, [kind])))
 
 
