@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
-            if methods.is_mbt(run.method) and classifier.validation_accuracy > results.best_of_mbt():
+            if methods.is_mbt(run.method) and results.is_best(classifier):
                 task.save(run, classifier)
             results.add(run, methods.model_type(run.method), classifier)
     accelerator.wait_for_everyone()

@@ -26,8 +26,8 @@ METRICS = ("top1_accuracy", "balanced_accuracy", "macro_f1")
 class Classifier:
     """A fitted classifier: how well it does, and what it is."""
 
-    validation_accuracy: float
-    """On labelled clips that it, or one like it, did not learn from."""
+    validation_accuracy: float | None
+    """On labeled clips that it, or one like it, did not learn from; `None` if nothing was chosen."""
     test_scores: dict[str, float]
     """On the test part: accuracy, balanced_accuracy, macro_f1."""
     num_train: int

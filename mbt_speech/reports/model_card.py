@@ -14,6 +14,7 @@ from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
 
 from .plain_text import plain
+from .results import validation_rank
 from .software import software_versions
 from .tables import markdown_table
 
@@ -123,7 +124,7 @@ def write_classifier_card(
         rows.append([row["method"], row["encoder"], share, mean, row["count"]])
     head = ["encoder", "", "share of labels", "test accuracy %", "seeds"]
     models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
-    best = max(models, key=lambda row: row["validation_accuracy"])
+    best = max(models, key=validation_rank)
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
     labels = list((config.id2label or {}).values())
     shown = ", ".join(map(plain, labels[:20])) + (", ..." if len(labels) > 20 else "")

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,9 +82,10 @@ class Results:
         append_line(self._path, line)
         self._done.append(line)
 
-    def best_of_mbt(self) -> float:
-        """Returns the best accuracy on validation of an MBT model so far, -1 if there is none."""
-        return max((line["validation_accuracy"] for line in self._done if line["model_type"] == "mbt"), default=-1.0)
+    def is_best(self, classifier: Classifier) -> bool:
+        """Whether it is better on validation than every MBT model so far; the first one is."""
+        done = [validation_rank(line) for line in self._done if line["model_type"] == "mbt"]
+        return validation_rank(vars(classifier)) > max(done, default=-math.inf)
 
     def report(self) -> list[dict[str, Any]]:
         """Writes results.csv, and table and picture over all seeds; prints the table; returns the lines."""
@@ -92,6 +95,12 @@ class Results:
         pretrained = [method for method in self.args.model_name_or_path if method not in CONTROLS]
         print(f"\n{write_sweep(shown, pretrained, self._path.parent, source(self.args))}")
         return lines
+
+
+def validation_rank(result: Mapping[str, Any]) -> float:
+    """Returns a result's accuracy on validation; -1 where none is known."""
+    accuracy = result["validation_accuracy"]  # of a table, NaN
+    return -1.0 if accuracy is None or math.isnan(accuracy) else accuracy
 
 
 def _settings(args: FinetuneArguments, speech: LabeledSpeech) -> str:

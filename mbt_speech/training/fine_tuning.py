@@ -133,7 +133,7 @@ class FullTraining:
         return self._scores(rows)["accuracy"]
 
     def classifier(
-        self, validation_accuracy: float, num_train: int, minutes: float, alpha: float | None = None
+        self, validation_accuracy: float | None, num_train: int, minutes: float, alpha: float | None = None
     ) -> Classifier:
         """Tests the network as it is; returns it with its results."""
         return Classifier(

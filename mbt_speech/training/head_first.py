@@ -87,6 +87,9 @@ def train_from_scratch(
 ) -> Classifier:
     """Trains a network as it is initialized with each learning rate, then, with the best one, on all labeled clips.
 
+    Of a single rate there is nothing to choose: it trains on all labeled clips only, and no accuracy on validation is
+    known.
+
     Args:
         start: (learning rate, positions of clips) -> the training on these clips.
         learning_rates: To choose from.
@@ -97,16 +100,15 @@ def train_from_scratch(
     """
     began = time.monotonic()
     accuracies = {}
-    for rate in learning_rates:
+    for rate in learning_rates if len(learning_rates) > 1 else ():
         training = start(rate, rows["train"])
-        folder = output_dir if len(learning_rates) == 1 else output_dir / f"learning_rate_{rate:g}"
-        training.run(folder, f"{description}, learning rate {rate:g}", uploads)
+        training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}", uploads)
         accuracies[rate] = training.accuracy_on(rows["validation"])
         training.accelerator.free_memory()
-    rate = max(learning_rates, key=lambda rate: accuracies[rate])
+    rate = max(accuracies, key=lambda rate: accuracies[rate], default=learning_rates[0])
     training = start(rate, np.concatenate([rows["train"], rows["validation"]]))
     training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
-    return training.classifier(accuracies[rate], len(rows["train"]), (time.monotonic() - began) / 60)
+    return training.classifier(accuracies.get(rate), len(rows["train"]), (time.monotonic() - began) / 60)
 
 
 class WeightPath:

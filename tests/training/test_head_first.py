@@ -1,11 +1,13 @@
 """The whole network from the head of the frozen one, and the weights between the two."""
 
 import copy
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from mbt_speech.training.head_first import ALPHAS, WeightPath
+from mbt_speech.training.head_first import ALPHAS, WeightPath, train_from_scratch
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 from tests.support.models import TINY, stir
 
@@ -48,3 +50,26 @@ def test_the_probe_is_left_for_weights_that_are_clearly_better(path, accuracies,
     assert len(accuracies) == len(ALPHAS)
     first, last = start.classifier.weight, end.classifier.weight
     torch.testing.assert_close(line.model.classifier.weight, torch.lerp(first, last, chosen))
+
+
+@pytest.mark.parametrize(
+    ("rates", "trained", "chosen", "accuracy"),
+    [([0.1], [(0.1, 3)], 0.1, None), ([0.1, 0.2], [(0.1, 2), (0.2, 2), (0.2, 3)], 0.2, 0.2)],
+)
+def test_one_learning_rate_from_scratch_trains_once_and_more_are_compared(tmp_path, rates, trained, chosen, accuracy):
+    runs = []
+
+    def start(rate, rows):
+        def run(*_):
+            runs.append((rate, len(rows)))
+
+        return SimpleNamespace(
+            run=run,
+            accuracy_on=lambda _: rate,
+            accelerator=SimpleNamespace(free_memory=lambda: None),
+            classifier=lambda accuracy, num_train, minutes: (rate, accuracy, num_train),
+        )
+
+    rows = {"train": np.array([0, 1]), "validation": np.array([2])}
+    assert train_from_scratch(start, rates, rows, tmp_path, "") == (chosen, accuracy, 2)
+    assert runs == trained
