@@ -148,7 +148,7 @@ def draw_embedding_maps(
         axis.set_title(name)
     legend_beside(axes[0][-1], markerscale=1.6)
     some = "" if len(shown) == len(np.unique(labels)) else f", the {len(shown)} most frequent of {len(label_names)}"
-    figure.suptitle(f"{title} (t-SNE, colored by class{some})")
+    figure.suptitle(f"{title}\nt-SNE, colored by class{some}")
     save(figure, path)
 
 
