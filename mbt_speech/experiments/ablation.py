@@ -42,9 +42,9 @@ class Ablation:
     """Argument of pre-training -> its values, or their names -> values. `config_overrides.x` is entry x of that JSON
     object."""
     pretrain: dict[str, Any]
-    """Arguments that all encoders share."""
+    """Arguments that all encoders share; `recipe` is a YAML file of further ones."""
     finetune: dict[str, Any]
-    """Arguments of the linear heads."""
+    """Arguments of the linear heads, with a `recipe` like the encoders'."""
     tasks: dict[str, str | None]
     """Label column -> column of its splits, if there is one."""
     baseline: dict[str, Any] | None = None
@@ -104,9 +104,15 @@ def read_ablation(path: Path) -> Ablation:
     """
     recipe = load_yaml(path)
     try:
-        return Ablation(**recipe)
-    except TypeError as error:
+        return Ablation(**recipe | {name: _from_recipe(recipe[name]) for name in ("pretrain", "finetune")})
+    except (TypeError, KeyError) as error:
         raise ValueError(f"The ablation {path} is no such recipe: {error}.") from None
+
+
+def _from_recipe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments with those of their `recipe`, which they override."""
+    shared = load_yaml(Path(arguments["recipe"])) if "recipe" in arguments else {}
+    return shared | {name: value for name, value in arguments.items() if name != "recipe"}
 
 
 def describe(cell: Mapping[str, Any]) -> str:

@@ -108,3 +108,11 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
     assert len([line for line in table if line.startswith("| sparsity_method static | 0.5 ")]) == 1
     with Image.open(tmp_path / "out" / "accuracy.png") as picture:
         assert picture.width > 400
+
+
+def test_arguments_of_a_recipe_are_shared_and_may_be_overridden(tmp_path):
+    (tmp_path / "shared.yaml").write_text("max_steps: 200\nviews: same_crop\n")
+    recipe = yaml.safe_load(RECIPES[0].read_text())
+    recipe["pretrain"] = {"recipe": str(tmp_path / "shared.yaml"), "max_steps": 100}
+    (tmp_path / "ablation.yaml").write_text(yaml.safe_dump(recipe))
+    assert ablation.read_ablation(tmp_path / "ablation.yaml").pretrain == {"max_steps": 100, "views": "same_crop"}
