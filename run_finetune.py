@@ -18,39 +18,49 @@ if __name__ == "__main__":
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from transformers import AutoConfig
 
 from feature_extraction import MBTAugmentation
 from mbt_speech.closing_line import closing_line
 from mbt_speech.data.label_fractions import select_label_fraction
 from mbt_speech.data.labeled_speech import SPLITS, LabeledSpeech, load_labeled_speech
 from mbt_speech.data.sources import source
-from mbt_speech.probing.classification import Classifier, chance, fit_frozen, put_on
+from mbt_speech.probing.classification import Classifier, chance, fit_frozen
 from mbt_speech.probing.encoders import MBTFrozenEncoder
 from mbt_speech.probing.examples import Examples, represent
 from mbt_speech.probing.frame_classifier import FrameClassifier
+from mbt_speech.probing.hub_classifiers import HubClassifier
 from mbt_speech.probing.linear_fits import LinearHead
 from mbt_speech.probing.methods import Methods
 from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
-from mbt_speech.reports.results import Results, SweepRun
-from mbt_speech.training.fine_tuning import FullTraining, Pace
-from mbt_speech.training.head_first import FROM_PROBE, FROM_SCRATCH, fine_tune_head_first, train_from_scratch
+from mbt_speech.reports.results import Results, SweepRun, can_be_saved
+from mbt_speech.training.fine_tuning import FullTraining, LogMelInputs, Pace, waveform_inputs
+from mbt_speech.training.head_first import (
+    ENCODER_LEARNING_RATE,
+    FROM_PROBE,
+    FROM_SCRATCH,
+    HUB_ENCODER_LEARNING_RATE,
+    fine_tune_head_first,
+    train_from_scratch,
+)
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.user_errors import explain_user_errors
-from modeling_mbt import MBTConfig, MBTForSequenceClassification
+from modeling_mbt import MBTForSequenceClassification
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Fits every classifier asked for; leaves the results and, at the top, the MBT model best on validation."""
+    """Fits every classifier asked for; leaves the results and, at the top, the model that is best on validation."""
     args = parse_arguments(FinetuneArguments, argv)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
     uploads = HubUploads(args, accelerator)
@@ -71,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
-            if methods.is_mbt(run.method) and results.is_best(classifier):
+            if (methods.is_mbt(run.method) or not args.freeze_encoder) and results.is_best(classifier):
                 task.save(run, classifier)
             results.add(run, methods.model_type(run.method), classifier)
     accelerator.wait_for_everyone()
@@ -126,7 +136,7 @@ class Task:
         """Represents all clips, or their frames, by a frozen encoder, from the cache if this was done before."""
         made = (method, seed if method in CONTROLS else 0)  # no seed changes a pre-trained encoder
         if made not in self._examples:
-            encoder = self.methods.frozen_encoder(method, seed)
+            encoder = self.methods.clip_encoder(method, seed)
             self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
         return self._examples[made]
 
@@ -158,10 +168,11 @@ class Task:
     def training_from_head(self, run: SweepRun, head: LinearHead, rows: np.ndarray) -> FullTraining:
         """Returns the training of an encoder from a head that was fitted on it."""
         set_seed(run.seed)
-        encoder = self.methods.frozen_encoder(run.method, run.seed)
-        assert isinstance(encoder, MBTFrozenEncoder)
-        model = put_on(encoder.model, head, self.speech.label_names)
-        return self.training(run, rows, model, FROM_PROBE, self.args, self.args.encoder_learning_rate)
+        model = self.methods.with_head(run.method, run.seed, head, self.speech.label_names)
+        rate = self.args.encoder_learning_rate
+        if rate is None:
+            rate = ENCODER_LEARNING_RATE if self.methods.is_mbt(run.method) else HUB_ENCODER_LEARNING_RATE
+        return self.training(run, rows, model, FROM_PROBE, self.args, rate)
 
     def training_from_scratch(self, run: SweepRun, learning_rate: float, rows: np.ndarray) -> FullTraining:
         """Returns the training of a new network."""
@@ -174,35 +185,39 @@ class Task:
         self,
         run: SweepRun,
         rows: np.ndarray,
-        model: MBTForSequenceClassification,
+        model: MBTForSequenceClassification | HubClassifier,
         pace: Pace,
         args: FinetuneArguments,
         encoder_learning_rate: float,
     ) -> FullTraining:
         """Returns the training of a network."""
+        extractor = self.methods.extractors[run.method]
+        augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION)
         return FullTraining(
             args,
             self.accelerator,
             self.speech,
             rows,
             model,
-            self.methods.extractors[run.method],
-            MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION),
+            extractor,
+            LogMelInputs(extractor, augmentation) if self.methods.is_mbt(run.method) else waveform_inputs,
             run.seed,
             pace,
             encoder_learning_rate,
         )
 
     def save(self, run: SweepRun, classifier: Classifier) -> None:
-        """Saves an MBT model and its extractor at the top of `output_dir`."""
-        fitted, extractor = classifier.fitted, self.methods.extractors[run.method]
-        if isinstance(fitted, LinearHead):
+        """Saves a model and its extractor at the top of `output_dir`."""
+        fitted: Any = classifier.fitted
+        extractor = self.methods.extractors[run.method]
+        if isinstance(fitted, LinearHead) and self.speech.unit == "frames":
             encoder = self.methods.frozen_encoder(run.method, run.seed)
             assert isinstance(encoder, MBTFrozenEncoder)
-            if self.speech.unit == "frames":
-                fitted = FrameClassifier.from_head(encoder.model, extractor, fitted, self.speech.label_names)
-            else:
-                fitted = put_on(encoder.model, fitted, self.speech.label_names)
+            fitted = FrameClassifier.from_head(encoder.model, extractor, fitted, self.speech.label_names)
+        elif isinstance(fitted, LinearHead):
+            fitted = self.methods.with_head(run.method, run.seed, fitted, self.speech.label_names)
+        elif isinstance(fitted, HubClassifier):
+            fitted = fitted.hub
         fitted.save_pretrained(self.args.output_dir)
         extractor.save_pretrained(self.args.output_dir)
 
@@ -228,8 +243,8 @@ def describe_weights(alpha: float | None) -> str:
 def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
     """Writes tables and pictures and, where a model was saved, its card."""
     lines = results.report()
-    if any(line["model_type"] == "mbt" for line in lines):
-        write_classifier_card(args, MBTConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)
+    if any(map(can_be_saved, lines)):
+        write_classifier_card(args, AutoConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)
 
 
 def closing(args: FinetuneArguments, methods: Methods, speech: LabeledSpeech) -> str:

@@ -185,10 +185,10 @@ class ProbeArguments:
 
     eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations."})
     probe_dataset_name: str | None = field(
-        default=None, metadata={"help": "Labelled data set for the probes; its test part is not touched."}
+        default=None, metadata={"help": "Labeled data set for the probes; its test split is not touched."}
     )
     probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labelled recordings instead."})
+    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labeled recordings instead."})
     probe_label_column_name: str = field(default="label", metadata={"help": "The column that the probes predict."})
     probe_split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
@@ -279,7 +279,7 @@ class PretrainArguments(SparsityArguments, ProbeArguments, StreamArguments, RunA
         has_probe = self.probe_dataset_name is not None or self.probe_train_dir is not None
         if has_probe != (self.eval_steps > 0):
             raise ValueError(
-                "Probes need both --eval_steps and labelled recordings: --probe_train_dir or --probe_dataset_name."
+                "Probes need both --eval_steps and labeled recordings: --probe_train_dir or --probe_dataset_name."
             )
         if self.density != 1 and self.sparsity_method is None:
             raise ValueError(f"--density {self.density} needs a --sparsity_method: {', '.join(SPARSITY_METHODS)}.")
@@ -296,8 +296,8 @@ class FinetuneArguments(RunArguments):
 
     model_name_or_path: list[str] = field(
         default_factory=list,
-        metadata={"help": "Pre-trained models (folders or Hub names; with --freeze_encoder also wav2vec 2.0, HuBERT, "
-                  "WavLM and alike, AST, Whisper), and the controls `random` (an encoder as it is initialized), "
+        metadata={"help": "Pre-trained models (folders or Hub names; MBT, wav2vec 2.0, HuBERT, WavLM and alike, AST, "
+                  "Whisper), and the controls `random` (an encoder as it is initialized), "
                   "`supervised` (trained from scratch) and `stats` (log-mel statistics).",
                   "nargs": "+"},
     )  # fmt: skip
@@ -343,16 +343,19 @@ class FinetuneArguments(RunArguments):
     )  # fmt: skip
     augmentation: str | None = field(
         default=None,
-        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency."},
-    )
+        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency. Only "
+                  "for MBT models: others are masked as their own config says."},
+    )  # fmt: skip
     eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
     num_train_epochs: float = field(
         default=0.0,
         metadata={"help": "Passes over the data; 0 is as many as the number of labels asks for."},
     )
-    encoder_learning_rate: float = field(
-        default=3e-4, metadata={"help": "Learning rate of the encoder, --learning_rate being that of the classifier."}
-    )
+    encoder_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the encoder, --learning_rate being that of the classifier; by default "
+                  "3e-4 for MBT and 3e-5 for other models."},
+    )  # fmt: skip
     supervised_learning_rates: list[float] = field(
         default_factory=lambda: [1e-3, 3e-3],
         metadata={"help": "Learning rates of `supervised`, of which validation chooses one.", "nargs": "+"},

@@ -29,13 +29,13 @@ class Classifier:
     validation_accuracy: float | None
     """On labeled clips that it, or one like it, did not learn from; `None` if nothing was chosen."""
     test_scores: dict[str, float]
-    """On the test part: accuracy, balanced_accuracy, macro_f1."""
+    """On the test split: accuracy, balanced_accuracy, macro_f1."""
     num_train: int
     """Training clips or frames whose labels it was given, with the same share of those of validation."""
     num_test: int
     chance: float
-    """Test accuracy of always naming the most frequent class of the training part."""
-    fitted: LinearHead | MBTForSequenceClassification
+    """Test accuracy of always naming the most frequent class of the training split."""
+    fitted: LinearHead | torch.nn.Module
     """A head on frozen representations, or the whole network."""
     alpha: float | None = None
     """Of weights between the probe's, 0, and those that the whole network learned from there, 1."""
@@ -46,7 +46,7 @@ class Classifier:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 accuracy on the test part."""
+        """Top-1 accuracy on the test split."""
         return self.test_scores["accuracy"]
 
 
@@ -73,7 +73,7 @@ def fit_frozen(examples: Examples, chosen: Mapping[str, np.ndarray], num_classes
 
 
 def chance(labels: np.ndarray, rows: Mapping[str, np.ndarray]) -> float:
-    """Give the accuracy, on the test part of labels (N,), of naming the most frequent class of the training part."""
+    """Give the accuracy, on the test split of labels (N,), of naming the most frequent class of the training split."""
     return float((labels[rows["test"]] == np.bincount(labels[rows["train"]]).argmax()).mean())
 
 

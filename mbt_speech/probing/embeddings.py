@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from mbt_speech.data.crops import ClipDataset
 from mbt_speech.data.loaders import load_by_length
 
-from .encoders import FrozenEncoder
+from .encoders import ClipEncoder, FrozenEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Embedder:
     description: str
     """Stands in front of the progress bar."""
 
-    def embed_clips(self, encoder: FrozenEncoder, rows: np.ndarray | None = None) -> np.ndarray:
+    def embed_clips(self, encoder: ClipEncoder, rows: np.ndarray | None = None) -> np.ndarray:
         """Represents the clips at some positions, by default all: (N, H) float32, NaN for the others."""
         rows = np.arange(len(self.clips)) if rows is None else rows
         found = self._embed(encoder, rows, lambda waveforms, lengths: list(encoder.represent(waveforms, lengths)))
@@ -62,7 +62,7 @@ class Embedder:
         return {"frames": np.concatenate(frames), "counts": np.array([len(own) for own in frames])}
 
     def _embed(
-        self, encoder: FrozenEncoder, rows: np.ndarray, represent: Callable[[Tensor, Tensor], list[Tensor]]
+        self, encoder: ClipEncoder, rows: np.ndarray, represent: Callable[[Tensor, Tensor], list[Tensor]]
     ) -> dict[int, np.ndarray]:
         """Returns what `represent` makes of each clip: position -> float32."""
         processes, device = self.accelerator.num_processes, self.accelerator.device

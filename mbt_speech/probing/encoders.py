@@ -8,7 +8,7 @@ Axes: B clips, S samples, T' frames, H features of a representation, M mel bins.
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +22,24 @@ from modeling_mbt.pooling_mbt import input_statistics
 CONTEXT_FRAMES = 2  # that a frame of log-mel statistics sees on either side of itself
 # Settings of the classes and the files, and not of what the encoder computes.
 NEUTRAL = {"_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version"}
+
+
+class ClipEncoder(Protocol):
+    """What turns waveforms into representations of clips, as `FrozenEncoder` does, and perhaps not of their frames."""
+
+    sampling_rate: int
+
+    def represent(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Represents clips, (B, H)."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identifies, in JSON, all that representations depend on beside the audio."""
+        ...
+
+    def to(self, device: torch.device, /) -> Any:
+        """Moves to where the waveforms are."""
+        ...
 
 
 class FrozenEncoder(ABC):

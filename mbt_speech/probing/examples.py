@@ -14,7 +14,7 @@ from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.segments import NO_LABEL
 
 from .embeddings import Embedder, cached_arrays
-from .encoders import FrozenEncoder
+from .encoders import ClipEncoder, FrozenEncoder
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Examples:
 
 
 def represent(
-    args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech, encoder: FrozenEncoder
+    args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech, encoder: ClipEncoder
 ) -> Examples:
     """Represents all clips of a task, or their frames, by a frozen encoder, from the cache if this was done before.
 
@@ -55,6 +55,7 @@ def represent(
     if speech.segments is None:
         features = cached_arrays(key, lambda: {"clips": embedder.embed_clips(encoder)})["clips"]
         return Examples(features, speech.clips.labels, np.arange(len(features)), speech.rows)
+    assert isinstance(encoder, FrozenEncoder)
     arrays = cached_arrays({**key, "unit": "frames"}, lambda: embedder.embed_frames(encoder))
     labels = label_frames(speech, encoder, arrays["counts"])
     clips = np.repeat(np.arange(len(arrays["counts"])), arrays["counts"])

@@ -7,6 +7,7 @@ Axes: B clips, S samples, T' frames, F' patches along frequency, H hidden size.
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,7 @@ from transformers import AutoModel, PreTrainedModel
 from .encoders import FrozenEncoder, model_fingerprint
 
 FBANK_HOP, FBANK_WINDOW = 160, 400  # samples, of AST's Kaldi features
+UNUSED = ("decoder.", "masked_spec_embed")  # of encoders as they are; the latter replaces frames in training only
 
 
 def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None) -> "HubEncoder":
@@ -26,16 +28,20 @@ def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None
         ValueError: It is of no kind that is known here, or its file lacks weights.
     """
     model, loading = AutoModel.from_pretrained(name_or_path, output_loading_info=True, token=token, dtype="float32")
-    encoder_class = next((kind for kind in (WaveformEncoder, PatchEncoder, WhisperEncoder) if kind.takes(model)), None)
+    encoder_class = encoder_class_of(model.config)
     if encoder_class is None:
         raise ValueError(
             f"{name_or_path} holds a {type(model).__name__}: the frozen encoders that are known here are MBT, "
             "wav2vec 2.0 and its family (HuBERT, WavLM, Data2Vec, SEW, UniSpeech), AST and Whisper."
         )
-    unused = ("decoder.", "masked_spec_embed")  # the latter replaces frames in pre-training only
-    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(unused)):
+    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith(UNUSED)):
         raise ValueError(f"{name_or_path} lacks weights of its {type(model).__name__}, such as {missing[0]}.")
     return encoder_class(model, extractor)
+
+
+def encoder_class_of(config: Any) -> "type[HubEncoder] | None":
+    """Returns the class of the family that a model's config is of; None of a family that is not known here."""
+    return next((kind for kind in (WaveformEncoder, PatchEncoder, WhisperEncoder) if kind.takes(config)), None)
 
 
 class HubEncoder(FrozenEncoder):
@@ -50,8 +56,8 @@ class HubEncoder(FrozenEncoder):
 
     @staticmethod
     @abstractmethod
-    def takes(model: PreTrainedModel) -> bool:
-        """Whether a model is of this kind."""
+    def takes(config: Any) -> bool:
+        """Whether a model of this config is of this kind."""
 
     @abstractmethod
     def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,12 +71,20 @@ class HubEncoder(FrozenEncoder):
     @torch.no_grad()
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the last hidden states."""
-        missing = max(0, self.min_samples - waveforms.shape[1])
-        return self._frames(pad(waveforms, (0, missing)), lengths.clamp(min=self.min_samples))
+        return self._frames(*self._lengthened(waveforms, lengths))
+
+    def inputs(self, waveforms: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yields what the model reads of the clips that can share a batch, and the positions of these, (B,)."""
+        waveforms, lengths = self._lengthened(waveforms, lengths)
+        yield torch.arange(len(lengths), device=lengths.device), self._features(waveforms, lengths)
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights, settings and features."""
         return model_fingerprint(self.model) | {"extractor": self.extractor.to_dict()}
+
+    def _lengthened(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        missing = max(0, self.min_samples - waveforms.shape[1])
+        return pad(waveforms, (0, missing)), lengths.clamp(min=self.min_samples)
 
     def _features(self, waveforms: Tensor, lengths: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """What the extractor makes of clips, on their device."""
@@ -94,9 +108,8 @@ class WaveformEncoder(HubEncoder):
             distance *= stride
 
     @staticmethod
-    def takes(model: PreTrainedModel) -> bool:
+    def takes(config: Any) -> bool:
         """Whether its frames are those of its convolutions: no adapter, which changes their distance, follows."""
-        config = model.config
         alone = not config.is_encoder_decoder and not getattr(config, "add_adapter", False)
         return alone and hasattr(config, "conv_kernel") and hasattr(config, "conv_stride")
 
@@ -104,18 +117,25 @@ class WaveformEncoder(HubEncoder):
         """Frame t spans `min_samples` samples from t * stride on."""
         return torch.arange(num_frames) * float(math.prod(self.model.config.conv_stride)) + (self.min_samples - 1) / 2
 
+    def num_frames(self, num_samples: int) -> int:
+        """Returns how many frames a clip of at least `min_samples` has."""
+        return 1 + (num_samples - self.min_samples) // math.prod(self.model.config.conv_stride)
+
+    def inputs(self, waveforms: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yields the clips of one length, from the shortest on."""
+        waveforms, lengths = self._lengthened(waveforms, lengths)
+        for length in lengths.unique():
+            rows = (lengths == length).nonzero()[:, 0]
+            yield rows, self._features(waveforms[rows], lengths[rows], return_attention_mask=False)
+
     def _frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
-        outputs = [self._run(waveforms[rows], lengths[rows]) for rows in groups]
-        longest, hidden_size = outputs[-1].shape[1:]
+        outputs = [(rows, self.model(**inputs).last_hidden_state) for rows, inputs in self.inputs(waveforms, lengths)]
+        longest, hidden_size = outputs[-1][1].shape[1:]
         frames = waveforms.new_zeros(len(waveforms), longest, hidden_size)
         real = torch.zeros(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        for rows, output in zip(groups, outputs, strict=True):
+        for rows, output in outputs:
             frames[rows, : output.shape[1]], real[rows, : output.shape[1]] = output, True
         return frames, real
-
-    def _run(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        return self.model(**self._features(waveforms, lengths, return_attention_mask=False)).last_hidden_state
 
 
 class PatchEncoder(HubEncoder):
@@ -125,9 +145,9 @@ class PatchEncoder(HubEncoder):
     """
 
     @staticmethod
-    def takes(model: PreTrainedModel) -> bool:
+    def takes(config: Any) -> bool:
         """Whether it is one."""
-        return model.config.model_type == "audio-spectrogram-transformer"
+        return config.model_type == "audio-spectrogram-transformer"
 
     def centers(self, num_frames: int) -> Tensor:
         """A patch spans `patch_size` windows, and starts `time_stride` hops after the patch before it."""
@@ -150,9 +170,9 @@ class WhisperEncoder(HubEncoder):
     """Whisper's encoder: it reads 30 s, what is missing being silence, and no more than that."""
 
     @staticmethod
-    def takes(model: PreTrainedModel) -> bool:
+    def takes(config: Any) -> bool:
         """Whether it is one."""
-        return model.config.model_type == "whisper"
+        return config.model_type == "whisper"
 
     def __init__(self, model: PreTrainedModel, extractor: Any):
         super().__init__(getattr(model, "encoder", model), extractor)

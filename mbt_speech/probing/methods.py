@@ -11,9 +11,11 @@ from mbt_speech.presets import PRESETS
 from mbt_speech.user_errors import check_model_name
 from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
 
-from .classification import class_names
-from .encoders import FrozenEncoder, LogMelStatistics, MBTFrozenEncoder
+from .classification import class_names, put_on
+from .encoders import ClipEncoder, FrozenEncoder, LogMelStatistics, MBTFrozenEncoder
+from .hub_classifiers import HubClassifier, check_trainable, open_hub_classifier
 from .hub_encoders import open_hub_encoder
+from .linear_fits import LinearHead
 
 
 class Methods:
@@ -22,7 +24,7 @@ class Methods:
     Controls have the features and the architecture of the first MBT model; without one, those of the preset.
 
     Raises:
-        ValueError: The models expect different sampling rates, or one that is to be trained is not MBT.
+        ValueError: The models expect different sampling rates, or one cannot be trained, or not with these arguments.
     """
 
     def __init__(self, args: FinetuneArguments):
@@ -31,12 +33,8 @@ class Methods:
         for name in others:
             check_model_name(name)
         self.configs = {name: AutoConfig.from_pretrained(name, token=args.hub_token) for name in others}
-        foreign = [name for name in others if not self.is_mbt(name)]
-        if foreign and not args.freeze_encoder:
-            raise ValueError(
-                f"{foreign[0]} is a {self.model_type(foreign[0])} model, and only MBT encoders are trained here: add "
-                "--freeze_encoder to fit a classifier on its frozen representations."
-            )
+        if not args.freeze_encoder:
+            self._check_trainable([name for name in others if not self.is_mbt(name)])
         extractors = {name: AutoFeatureExtractor.from_pretrained(name, token=args.hub_token) for name in others}
         self._first_mbt = next(filter(self.is_mbt, others), None)
         of_controls = extractors[self._first_mbt] if self._first_mbt else PRESETS[args.preset].extractor()
@@ -54,7 +52,7 @@ class Methods:
         return name if name == STATS else MBTConfig.model_type
 
     def is_mbt(self, name: str) -> bool:
-        """Whether the encoder of a method is one of ours, which can be trained and saved."""
+        """Whether the encoder of a method is one of ours."""
         return self.model_type(name) == MBTConfig.model_type
 
     def frozen_encoder(self, name: str, seed: int) -> FrozenEncoder:
@@ -77,6 +75,28 @@ class Methods:
         _check_weights(name, loading["missing_keys"])
         return MBTFrozenEncoder(model, extractor)
 
+    def clip_encoder(self, name: str, seed: int) -> ClipEncoder:
+        """Opens what represents clips for the head of a method.
+
+        It is the frozen encoder, or, of a model of the Hub that is to be trained, the model with its classifier.
+
+        Raises:
+            ValueError: The model is of no kind that is known here, or its file lacks weights.
+        """
+        if self.args.freeze_encoder or self.is_mbt(name):
+            return self.frozen_encoder(name, seed)
+        return open_hub_classifier(name, self.extractors[name], self.args.hub_token)
+
+    def with_head(
+        self, name: str, seed: int, head: LinearHead, label_names: Sequence[str]
+    ) -> MBTForSequenceClassification | HubClassifier:
+        """Opens a method's encoder with the head that was fitted on its representations of clips."""
+        encoder = self.clip_encoder(name, seed)
+        if isinstance(encoder, HubClassifier):
+            return encoder.put_on(head, label_names)
+        assert isinstance(encoder, MBTFrozenEncoder)
+        return put_on(encoder.model, head, label_names)
+
     def classifier(self, name: str, label_names: Sequence[str]) -> MBTForSequenceClassification:
         """Puts a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialized.
 
@@ -91,6 +111,15 @@ class Methods:
         )
         _check_weights(name, [key for key in loading["missing_keys"] if not key.startswith("classifier.")])
         return model
+
+    def _check_trainable(self, foreign: Sequence[str]) -> None:
+        for name in foreign:
+            check_trainable(name, self.configs[name])
+        if foreign and self.args.augmentation is not None:
+            raise ValueError(
+                f"--augmentation distorts the features of MBT models: leave it out to train {foreign[0]}, whose own "
+                "config.json says what is masked in training."
+            )
 
     def _config_of_controls(self, **overrides: Any) -> MBTConfig:
         if self._first_mbt is None:

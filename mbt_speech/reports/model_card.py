@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedConfig
 
 from mbt_speech.arguments import SYNTHETIC, RunArguments
 from mbt_speech.data.sources import source
@@ -14,7 +15,7 @@ from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
 
 from .plain_text import plain
-from .results import validation_rank
+from .results import TRAINED, can_be_saved, validation_rank
 from .software import software_versions
 from .tables import markdown_table
 
@@ -22,6 +23,7 @@ PAPER = "https://arxiv.org/abs/2309.03619"
 METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
 CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
 TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
+TAGS_OF_OTHERS = ["speech", "audio"]
 DIAGNOSTICS = {
     "loss": "loss",
     "loss_floor": "floor of the loss for this batch and number of latents",
@@ -48,6 +50,7 @@ from transformers import pipeline
 classify = pipeline("audio-classification", model="{name}", trust_remote_code=True)
 waveform = np.zeros({sampling_rate}, dtype=np.float32)  # mono, {sampling_rate} Hz
 print(classify(waveform))"""
+CLASSIFY_OTHERS = CLASSIFY.replace(", trust_remote_code=True", "")  # classes that transformers has
 
 CLASSIFY_FRAMES = """\
 import torch
@@ -102,18 +105,19 @@ def write_pretraining_card(
 
 
 def write_classifier_card(
-    args: RunArguments, config: MBTConfig, results: Sequence[Mapping[str, Any]], sampling_rate: int
+    args: RunArguments, config: PreTrainedConfig, results: Sequence[Mapping[str, Any]], sampling_rate: int
 ) -> None:
     """Writes the card of a classifier into `output_dir`.
 
     Args:
         args: The run.
         config: The model's.
-        results: Lines of `results.jsonl`; the saved model is the MBT one that is best on validation.
+        results: Lines of `results.jsonl`; the saved model is the one that is best on validation of those that can be.
         sampling_rate: In Hz, what the extractor expects.
     """
     table = pd.DataFrame(results)
-    table["method"] = [Path(method).name for method in table["method"]]
+    table["name"] = table["method"]
+    table["method"] = [Path(method).name for method in table["name"]]
     keys = ["method", "encoder", "label_fraction"]
     accuracy = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "std", "count"]).reset_index()
     rows = []
@@ -123,21 +127,22 @@ def write_classifier_card(
         share = f"{100 * row['label_fraction']:g} %"
         rows.append([row["method"], row["encoder"], share, mean, row["count"]])
     head = ["encoder", "", "share of labels", "test accuracy %", "seeds"]
-    models = [row for row in table.to_dict("records") if row["model_type"] == config.model_type]
+    models = [row for row in table.to_dict("records") if can_be_saved(row)]
     best = max(models, key=validation_rank)
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
     labels = list((config.id2label or {}).values())
     shown = ", ".join(map(plain, labels[:20])) + (", ..." if len(labels) > 20 else "")
-    of_frames = best["unit"] == "frames"
+    of_frames, is_mbt = best["unit"] == "frames", config.model_type == MBTConfig.model_type
+    code = CLASSIFY_FRAMES if of_frames else CLASSIFY if is_mbt else CLASSIFY_OTHERS
+    kind = "trained model" if best["encoder"] == TRAINED else "MBT model"
     sections = [
         f"Names the {plain(best['task'])} of {'every frame' if of_frames else 'a recording'} of speech: one of "
-        f"{len(labels)} ({shown}). The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a "
-        "control.",
-        _snippet(CLASSIFY_FRAMES if of_frames else CLASSIFY, args, sampling_rate=sampling_rate),
+        f"{len(labels)} ({shown}). {_origin(best, config)}",
+        _snippet(code, args, sampling_rate=sampling_rate),
         "## Results\n\n"
         f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
         f"always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over "
-        f"seeds. The model in this repository is the best MBT model on validation: {plain(best['method'])}, "
+        f"seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
         f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
         f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n"
         + markdown_table(head, rows),
@@ -157,7 +162,15 @@ def write_classifier_card(
         metric_name=f"accuracy, mean of {len(of_best)} seeds" if len(of_best) > 1 else "accuracy",
         metric_value=sum(of_best) / len(of_best),
     )
-    _write(args, "feature-extraction" if of_frames else "audio-classification", sections, [evaluation])
+    base_model = None if is_mbt or Path(best["name"]).exists() else best["name"]
+    pipeline_tag = "feature-extraction" if of_frames else "audio-classification"
+    _write(args, pipeline_tag, sections, [evaluation], tags=TAGS if is_mbt else TAGS_OF_OTHERS, base_model=base_model)
+
+
+def _origin(best: Mapping[str, Any], config: PreTrainedConfig) -> str:
+    if config.model_type == MBTConfig.model_type:
+        return f"The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control."
+    return f"The encoder, a {config.model_type} model, is {plain(best['method'])}, fine-tuned."
 
 
 def _weights(alpha: float | None) -> str:
@@ -192,7 +205,12 @@ def _pictures(args: RunArguments, names: Mapping[str, str]) -> str:
 
 
 def _write(
-    args: RunArguments, pipeline_tag: str, sections: Sequence[str], evaluations: list[EvalResult] | None = None
+    args: RunArguments,
+    pipeline_tag: str,
+    sections: Sequence[str],
+    evaluations: list[EvalResult] | None = None,
+    tags: Sequence[str] = TAGS,
+    base_model: str | None = None,
 ) -> None:
     name = _name(args).split("/")[-1]
     on_hub = _name_on_hub(args)
@@ -200,7 +218,8 @@ def _write(
         license=args.hub_license,
         library_name="transformers",
         pipeline_tag=pipeline_tag,
-        tags=TAGS,
+        tags=list(tags),
+        base_model=base_model,
         datasets=None if on_hub in (None, SYNTHETIC) else [on_hub],
         model_name=name if evaluations else None,
         eval_results=evaluations,

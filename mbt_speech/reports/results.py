@@ -18,10 +18,12 @@ from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.training.run_log import append_line, read_lines
+from modeling_mbt import MBTConfig
 
 from .label_curves import write_sweep
 
 RESULTS_NAME = "results.jsonl"
+FROZEN, TRAINED = "frozen", "trained"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class SweepRun:
         identity = weights.read_bytes() if weights.is_file() else self.method.encode()
         digest = hashlib.sha256(identity).hexdigest()[:8]
         return f"{Path(self.method).name}-{digest}-{self.label_fraction:g}-seed{self.seed}"
+
+
+def can_be_saved(line: Mapping[str, Any]) -> bool:
+    """Whether the classifier of a line of results is a model: of MBT always, of others if they were trained."""
+    return line["model_type"] == MBTConfig.model_type or line["encoder"] == TRAINED
 
 
 class Results:
@@ -68,7 +75,7 @@ class Results:
             "task": self.args.label_column_name,
             **dataclasses.asdict(run),
             "model_type": model_type,
-            "encoder": "frozen" if self.args.freeze_encoder else "trained",
+            "encoder": FROZEN if self.args.freeze_encoder else TRAINED,
             "unit": self.speech.unit,
             "num_train": classifier.num_train,
             "num_test": classifier.num_test,
@@ -83,8 +90,8 @@ class Results:
         self._done.append(line)
 
     def is_best(self, classifier: Classifier) -> bool:
-        """Whether it is better on validation than every MBT model so far; the first one is."""
-        done = [validation_rank(line) for line in self._done if line["model_type"] == "mbt"]
+        """Whether it is better on validation than every model so far that can be saved; the first one is."""
+        done = [validation_rank(line) for line in self._done if can_be_saved(line)]
         return validation_rank(vars(classifier)) > max(done, default=-math.inf)
 
     def report(self) -> list[dict[str, Any]]:

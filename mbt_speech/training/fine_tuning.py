@@ -6,13 +6,15 @@ Axes: N clips, B clips of a batch.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import FeatureExtractionMixin
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.arguments import FinetuneArguments
@@ -21,6 +23,7 @@ from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.loaders import keep_out_of_signals, load_by_length
 from mbt_speech.data.step_sampler import StepSampler, derive_seed, steps_per_epoch
 from mbt_speech.probing.classification import Classifier, chance, score
+from mbt_speech.probing.hub_classifiers import HubClassifier
 from modeling_mbt import MBTForSequenceClassification
 
 from .accumulation import Losses, backpropagate_mean
@@ -37,6 +40,41 @@ class Pace(NamedTuple):
     max_steps: int
 
 
+class Inputs(Protocol):
+    """What makes the arguments of a network from waveforms (B, S) and their lengths (B,) in samples."""
+
+    def __call__(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the two arguments, with a generator those to train on, which may be distorted."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogMelInputs:
+    """Features and their mask, which MBT models read."""
+
+    extractor: MBTFeatureExtractor
+    augmentation: MBTAugmentation
+    """Distortions of the training clips."""
+
+    def __call__(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns features (B, T, M) and mask (B, T)."""
+        if generator is not None:
+            return self.augmentation(waveforms, self.extractor, generator, lengths)
+        features, mask = self.extractor.extract(waveforms, lengths)
+        return self.extractor.normalize(features, mask), mask
+
+
+def waveform_inputs(
+    waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the waveforms as they are: a `HubClassifier` has its own extractor and masks by itself."""
+    return waveforms, lengths
+
+
 @dataclass(frozen=True)
 class FullTraining:
     """A network that learns from some clips of a task."""
@@ -48,12 +86,12 @@ class FullTraining:
     speech: LabeledSpeech
     train_rows: np.ndarray
     """Positions of the clips to learn from."""
-    model: MBTForSequenceClassification
+    model: MBTForSequenceClassification | HubClassifier
     """Trained in place."""
-    extractor: MBTFeatureExtractor
-    """Of the model."""
-    augmentation: MBTAugmentation
-    """Distortions of the training clips."""
+    extractor: FeatureExtractionMixin
+    """Of the model, saved beside it."""
+    inputs: Inputs
+    """What the model takes."""
     seed: int
     """Of data order and distortions."""
     pace: Pace
@@ -83,7 +121,9 @@ class FullTraining:
             uploads: Is shown every checkpoint.
         """
         output_dir.mkdir(parents=True, exist_ok=True)
-        is_sparse = self.model.config.encoder_density < 1
+        sparsity = None
+        if isinstance(self.model, MBTForSequenceClassification) and self.model.config.encoder_density < 1:
+            sparsity = SparseTraining.keep_zeros(self.model.to(self.accelerator.device))
         run = TrainingRun(
             replace(self.args, resume_from_checkpoint=self._own_checkpoint(output_dir)),
             self.accelerator,
@@ -92,7 +132,7 @@ class FullTraining:
             self.max_steps,
             description,
             output_dir=output_dir,
-            sparsity=SparseTraining.keep_zeros(self.model.to(self.accelerator.device)) if is_sparse else None,
+            sparsity=sparsity,
             uploads=uploads,
             encoder_learning_rate=self.encoder_learning_rate,
         )
@@ -122,8 +162,7 @@ class FullTraining:
             batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
             share = self.accelerator.process_index * len(batches) + number
             generator = torch.Generator().manual_seed(derive_seed(self.seed, step, share))
-            features, mask = self.augmentation(batch["waveforms"], self.extractor, generator, batch["lengths"])
-            output = network(features, mask, labels=batch["labels"])
+            output = network(*self.inputs(batch["waveforms"], batch["lengths"], generator), labels=batch["labels"])
             return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
 
         return backpropagate_mean(self.accelerator, network, batches, forward)
@@ -156,7 +195,7 @@ class FullTraining:
 
     def _scores(self, rows: np.ndarray) -> dict[str, float]:
         self.model.to(self.accelerator.device)
-        return score(*predict(self.args, self.accelerator, self.model, self.extractor, self.speech.clips, rows))
+        return score(*predict(self.args, self.accelerator, self.model, self.inputs, self.speech.clips, rows))
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the recordings of this process's batch of a step."""
@@ -185,8 +224,8 @@ class FullTraining:
 def predict(
     args: FinetuneArguments,
     accelerator: Accelerator,
-    model: MBTForSequenceClassification,
-    extractor: MBTFeatureExtractor,
+    model: MBTForSequenceClassification | HubClassifier,
+    inputs: Inputs,
     clips: ClipDataset,
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +237,7 @@ def predict(
     model.eval()
     for batch in loader:
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
-        features, mask = extractor.extract(waveforms, lengths)
-        logits = model(extractor.normalize(features, mask), mask).logits
+        logits = model(*inputs(waveforms, lengths)).logits
         pairs += list(zip(logits.argmax(1).tolist(), batch["labels"].tolist(), strict=True))
     model.train(training)
     pairs = gather_object(pairs) if accelerator.num_processes > 1 else pairs

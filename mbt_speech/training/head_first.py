@@ -27,6 +27,8 @@ from .hub_uploads import HubUploads
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FROM_PROBE = Pace(epochs=4, min_steps=40, max_steps=400)
 FROM_SCRATCH = Pace(epochs=30, min_steps=200, max_steps=2000)
+ENCODER_LEARNING_RATE = 3e-4  # of MBT encoders
+HUB_ENCODER_LEARNING_RATE = 3e-5  # of the larger transformers of others, as is usual
 REFIT_NAME = "all_labels"
 
 

@@ -14,6 +14,7 @@ from transformers import FeatureExtractionMixin
 
 from mbt_speech.arguments import RunArguments
 from mbt_speech.data.step_sampler import steps_per_epoch
+from mbt_speech.probing.hub_classifiers import HubClassifier
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
@@ -84,7 +85,7 @@ class TrainingRun:
         self,
         args: RunArguments,
         accelerator: Accelerator,
-        model: MBTPreTrainedModel,
+        model: MBTPreTrainedModel | HubClassifier,
         extractor: FeatureExtractionMixin,
         max_steps: int,
         description: str,

@@ -1,6 +1,7 @@
 """Optimizer and schedule."""
 
 import math
+import re
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def create_optimizer(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1
-            rate = encoder_rate if name.startswith("mbt.") else learning_rate
+            rate = encoder_rate if _is_of_encoder(name) else learning_rate
             rate *= layerwise_lr_decay ** (max(depths.values()) - depths[name])
             rate *= 1 if decays or optim != "lars" else LARS_BIAS_SHARE
             groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
@@ -50,11 +51,23 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     depths: dict[str, int] = {}
     numbers: dict[str, int] = {}
     for name, _ in model.named_parameters():
-        parts = name.removeprefix("mbt.").split(".")
-        # "encoder.layers.2" and "encoder.frame_layers.0" are layers of their own, "projector" and "classifier" one.
-        layer = ".".join(parts[:3]) if parts[0] == "encoder" and parts[1] != "stem" else ".".join(parts[:1])
-        depths[name] = numbers.setdefault(layer, len(numbers))
+        depths[name] = numbers.setdefault(_layer(name), len(numbers))
     return depths
+
+
+def _is_of_encoder(name: str) -> bool:
+    """Whether a parameter is of the encoder, and not of what is on it; of models of the Hub that is the classifier."""
+    return name.startswith(("mbt.", "hub.")) and not name.startswith("hub.classifier.")
+
+
+def _layer(name: str) -> str:
+    """Returns the layer of a parameter: one of a row with numbers, or all else in a module."""
+    if name.startswith("hub."):
+        numbered = re.match(r".*?\blayers?\.\d+\.", name)
+        return numbered.group() if numbered else ".".join(name.split(".")[:3])
+    parts = name.removeprefix("mbt.").split(".")
+    # "encoder.layers.2" and "encoder.frame_layers.0" are layers of their own, "projector" and "classifier" one.
+    return ".".join(parts[:3]) if parts[0] == "encoder" and parts[1] != "stem" else ".".join(parts[:1])
 
 
 class Schedule:

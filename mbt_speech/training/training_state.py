@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mbt_speech.probing.hub_classifiers import HubClassifier
 from modeling_mbt import MBTPreTrainedModel
 
 from .sparsity import SparseTraining
@@ -24,7 +25,7 @@ class TrainingState(NamedTuple):
 
     accelerator: Accelerator
     """Knows the process, its device and the loss scaler of fp16."""
-    model: MBTPreTrainedModel
+    model: MBTPreTrainedModel | HubClassifier
     """The plain model (unwrapped)."""
     optimizer: torch.optim.Optimizer
     """The plain optimizer."""
