@@ -141,7 +141,7 @@ class Visitor:
     def __init__(self, driver, address: str):
         self.driver = driver
         driver.get(address)
-        self.reads("learned from unlabelled recordings")
+        self.reads("learned from unlabeled recordings")
 
     def shown(self, selector: str) -> list:
         return [element for element in self.driver.find_elements("css selector", selector) if element.is_displayed()]

@@ -40,11 +40,11 @@ def build_corpus(size: CorpusSize, library: Path, data: Path, workplace: Path, n
     labelled, unlabelled, crowd = plan_labelled(size), plan_unlabelled(size), plan_crowd()
     _copy_english(data, workplace / "espeak-ng-data")
     helpers = _Helpers(library, workplace, num_proc)
-    helpers.run(crowd, crowd_file=None, description="Synthesising the background voices")
+    helpers.run(crowd, crowd_file=None, description="Synthesizing the background voices")
     crowd_file = workplace / "crowd.npy"
     voices = [helpers.take_samples(session) for session in crowd]
     np.save(crowd_file, np.stack([voice[: min(map(len, voices))] for voice in voices]))
-    reports = helpers.run([*unlabelled, *labelled], crowd_file, description="Synthesising the corpus")
+    reports = helpers.run([*unlabelled, *labelled], crowd_file, description="Synthesizing the corpus")
 
     def dataset(part: str, sessions: list[Session], features: Features) -> Dataset:
         arrow_file = str(workplace / f"{part}.arrow")

@@ -2,7 +2,7 @@
 
     mbt prepare synthetic --size small --output_dir data/synthetic
 
-`load_corpus("small")` gives a `DatasetDict` of two parts: `unlabelled`, sentences for pre-training; and `labelled`,
+`load_corpus("small")` gives a `DatasetDict` of two splits: `unlabelled`, sentences for pre-training; and `labelled`,
 the 35 words of Speech Commands by *other* speakers in one-second clips, with labels. The speech comes from espeak-ng
 and passes through synthetic rooms, microphones and noise: results on it rank methods and say nothing of real voices.
 """
