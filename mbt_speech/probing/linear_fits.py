@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
@@ -39,6 +40,10 @@ class LinearHead(NamedTuple):
         """Returns the head that predicts the same, with probabilities that can be believed."""
         return self._replace(weight=self.scale * self.weight, bias=self.scale * self.bias, scale=1.0)
 
+    def calibrated(self, features: np.ndarray, labels: np.ndarray) -> "LinearHead":
+        """Returns the head with the scale that makes labels (N,) of features (N, H) likeliest."""
+        return self._replace(scale=likeliest_scale(self.logits(features), labels)[0])
+
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(N, K) of features (N, H)."""
         return features @ self.weight.T + self.bias
@@ -46,6 +51,14 @@ class LinearHead(NamedTuple):
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Class ids (N,) of features (N, H)."""
         return self.logits(features).argmax(axis=1)
+
+
+def likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Returns the factor of logits (N, K) under which labels (N,) are likeliest, and their mean log-likelihood."""
+    scales, each = 2.0 ** np.arange(-12, 13), np.arange(len(labels))
+    likelihoods = [float(log_softmax(scale * logits, axis=1)[each, labels].mean()) for scale in scales]
+    best = int(np.argmax(likelihoods))
+    return float(scales[best]), likelihoods[best]
 
 
 # Of each classifier the one that is held back most comes first.

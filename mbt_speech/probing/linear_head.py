@@ -10,10 +10,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead
+from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead, likeliest_scale
 
 MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
 MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
@@ -59,7 +58,7 @@ def fit_linear_head(
         logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
         kind, accuracy = _choose(logits, references)
         head = _fit_on_all(coordinates, labels, num_classes, kind)
-    return head._replace(validation_accuracy=accuracy, scale=_likeliest_scale(logits[kind], references)[0])
+    return head._replace(validation_accuracy=accuracy, scale=likeliest_scale(logits[kind], references)[0])
 
 
 def fit_kind(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
@@ -110,7 +109,7 @@ def _choose(logits: dict[Kind, np.ndarray], labels: np.ndarray) -> tuple[Kind, f
     clips decide between shrinkages, and only clear differences between classifiers.
     """
     accuracies = {kind: float((values.argmax(1) == labels).mean()) for kind, values in logits.items()}
-    likelihoods = {kind: _likeliest_scale(values, labels)[1] for kind, values in logits.items()}
+    likelihoods = {kind: likeliest_scale(values, labels)[1] for kind, values in logits.items()}
 
     def best(kinds: Sequence[Kind]) -> Kind:
         return max((kind for kind in kinds if kind in logits), key=lambda kind: (accuracies[kind], likelihoods[kind]))
@@ -120,11 +119,3 @@ def _choose(logits: dict[Kind, np.ndarray], labels: np.ndarray) -> tuple[Kind, f
     other = best((CENTROIDS, *LOGISTICS))
     chosen = other if accuracies[other] > accuracies[first] + error else first
     return chosen, accuracies[chosen]
-
-
-def _likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Returns the factor of logits (N, K) under which labels (N,) are likeliest, and their mean log-likelihood."""
-    scales, each = 2.0 ** np.arange(-12, 13), np.arange(len(labels))
-    likelihoods = [float(log_softmax(scale * logits, axis=1)[each, labels].mean()) for scale in scales]
-    best = int(np.argmax(likelihoods))
-    return float(scales[best]), likelihoods[best]

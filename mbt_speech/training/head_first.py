@@ -44,8 +44,8 @@ def fine_tune_head_first(
 ) -> Classifier:
     """Fits the head, trains the whole network from there, and keeps the weights between both that validation prefers.
 
-    The probe is left only for weights that are better by more than a standard error. They are compared after training
-    on the training clips; unless the probe is preferred, the network then trains once more, on all labeled clips, as
+    Weights are compared after training on the training clips, and those nearest to the probe are kept that are within
+    a standard error of the best. Unless this is the probe, the network then trains once more, on all labeled clips, as
     the probe does.
 
     Args:
@@ -63,8 +63,8 @@ def fine_tune_head_first(
     probe = fit_linear_head(
         features[train], labels[train], features[validation], labels[validation], num_classes, seed
     )
-    head = fit_kind(features[train], labels[train], num_classes, probe.kind)._replace(scale=probe.scale)
-    training = start(head.scaled(), train)
+    head = fit_kind(features[train], labels[train], num_classes, probe.kind)
+    training = start(head.calibrated(features[validation], labels[validation]).scaled(), train)
     path = WeightPath(training.model)
     training.run(output_dir, description, uploads)
     path.end_here()
@@ -134,20 +134,18 @@ class WeightPath:
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
     def choose(self, accuracy: Callable[[], float], num_clips: int) -> tuple[float, float]:
-        """Chooses the alpha of the best accuracy on so many clips and goes to it; returns it and its accuracy.
+        """Chooses an alpha by accuracy on so many clips and goes to it; returns it and its accuracy.
 
-        Of equal ones it is the nearest to the start, and the start itself unless another is better by more than a
-        standard error.
+        It is the nearest to the start of those that are within a standard error of the best: few clips show little.
         """
         values = {}
         for alpha in ALPHAS:
             self.go_to(alpha)
             values[alpha] = accuracy()
-        best = max(ALPHAS, key=lambda alpha: values[alpha])
-        if values[best] <= values[0.0] + math.sqrt(values[0.0] * (1 - values[0.0]) / num_clips):
-            best = 0.0
-        self.go_to(best)
-        return best, values[best]
+        error = math.sqrt(values[0.0] * (1 - values[0.0]) / num_clips)
+        chosen = min(alpha for alpha in ALPHAS if values[alpha] >= max(values.values()) - error)
+        self.go_to(chosen)
+        return chosen, values[chosen]
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ def test_both_ends_of_the_line_are_the_networks_and_its_middle_their_mean(path):
         ([0.5, 0.4, 0.6, 0.6, 0.3], 100, 0.5),
         ([0.5, 0.4, 0.6, 0.6, 0.3], 20, 0.0),  # a standard error is 0.11
         ([0.1, 0.2, 0.3, 0.4, 0.5], 100, 1.0),
+        ([0.5, 0.58, 0.6, 0.6, 0.3], 100, 0.25),
     ],
 )
 def test_the_probe_is_left_for_weights_that_are_clearly_better(path, accuracies, num_clips, chosen):
