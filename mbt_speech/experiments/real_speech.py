@@ -1,64 +1,116 @@
-"""Pre-train on real speech and compare frozen encoders on four tasks: both objectives, two controls.
+"""Pre-train on real speech and compare frozen encoders on four tasks: both objectives, two controls, shares of labels.
 
 The recordings come from Debian packages (docs/real_speech.md). `runs/real` then holds checkpoints, results.csv, the
-table results.md and its picture. What is done is not done again: a second call goes on where the first one stopped.
+table results.md and its pictures. What is done is not done again: a second call goes on where the first one stopped.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS
 from mbt_speech.closing_line import closing_line
-from mbt_speech.reports.accuracy_pictures import draw_accuracies
+from mbt_speech.reports.accuracy_pictures import draw_accuracies, draw_curves
+from mbt_speech.reports.label_curves import MIN_SEEDS, describe_difference, paired_difference
 
 from .commands import finetune, pretrain_once, run
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown
 
 DATA_DIR, OUTPUT_DIR = Path("data/debian_speech"), Path("runs/real")
 CONTROLS = (STATS, RANDOM)
-SHARES = {"speaker": (0.05, 1.0), "gender": (0.1, 1.0), "nato": (1.0,), "words": (1.0,)}
+CURVE = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+SHARES = {"speaker": CURVE, "gender": CURVE, "nato": (1.0,), "words": (1.0,)}
 """Task -> shares of the labels to learn from."""
+BARS = ("speaker 5 %", "gender 10 %", "gender 100 %", "nato 100 %", "words 100 %")
 SEEDS = (0, 1, 2)
+"""Of the choice of labels."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds the command's arguments: there are none."""
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[0], help="seeds of pre-training; three or more compare BT and MBT"
+    )
 
 
 def main(args: Namespace) -> None:
     """Runs every step that is left, then draws and prints what came out."""
     run("-m", "mbt_speech", "prepare", "debian_speech", "--output_dir", str(DATA_DIR))
-    encoders = [OUTPUT_DIR / objective for objective in OBJECTIVES]
-    for objective, encoder in zip(OBJECTIVES, encoders, strict=True):
-        pretrain_once("recipes/real_pretrain.yaml", "--objective", objective, output_dir=encoder)
+    encoders = []
+    for seed, objective in product(args.seed, OBJECTIVES):
+        encoders.append(encoder_dir(objective, seed))
+        words = ("recipes/real_pretrain.yaml", "--objective", objective, "--seed", str(seed))
+        pretrain_once(*words, output_dir=encoders[-1])
     for task, shares in SHARES.items():
         words = ["--model_name_or_path", *map(str, encoders), *CONTROLS, "--freeze_encoder"]
         words += ["--label_fraction", *map(str, shares), "--seed", *map(str, SEEDS)]
         finetune("--train_dir", str(DATA_DIR / task), *words, output_dir=OUTPUT_DIR / task)
-    report(collect())
+    report(collect(args.seed))
 
 
-def collect() -> pd.DataFrame:
-    """Gathers the results of all tasks: a row for each task with its share of the labels, method and seed."""
+def encoder_dir(objective: str, seed: int) -> Path:
+    """Returns the folder of an encoder."""
+    return OUTPUT_DIR / f"{objective}{seed}"
+
+
+def collect(seeds: Sequence[int]) -> pd.DataFrame:
+    """Gathers the results of all tasks: a row for each task with its share of the labels, method and seeds."""
+    places = {str(encoder_dir(one, seed)): (f"{one} frozen", seed) for seed, one in product(seeds, OBJECTIVES)}
+    places |= {control: (control, None) for control in CONTROLS}
     results = pd.concat(
         [pd.read_csv(OUTPUT_DIR / task / "results.csv").assign(task=task) for task in SHARES], ignore_index=True
     )
-    keys = [name if name in CONTROLS else f"{Path(name).name} frozen" for name in results["method"]]
-    names = [METHOD_NAMES[key] for key in (*CONTROLS, *(f"{objective} frozen" for objective in OBJECTIVES))]
-    results["method"] = pd.Categorical([METHOD_NAMES[key] for key in keys], names, ordered=True)
+    results["pretraining_seed"] = [places[name][1] for name in results["method"]]
+    results["method"] = pd.Categorical(
+        [METHOD_NAMES[places[name][0]] for name in results["method"]],
+        [METHOD_NAMES[key] for key in (*CONTROLS, *(f"{objective} frozen" for objective in OBJECTIVES))],
+        ordered=True,
+    )
     shares = results["label_fraction"].map(lambda share: f"{100 * share:g} %")
     columns = [f"{task} {100 * share:g} %" for task in SHARES for share in SHARES[task]]
     results["task"] = pd.Categorical(results["task"] + " " + shares, columns, ordered=True)
-    return results.sort_values(["task", "method", "seed"]).reset_index(drop=True)
+    return results.sort_values(["task", "method", "pretraining_seed", "seed"]).reset_index(drop=True)
 
 
 def report(results: pd.DataFrame) -> None:
-    """Writes results.csv, the table and the picture, and prints the table."""
+    """Writes results.csv, tables, differences and pictures; prints what is text."""
     results.to_csv(OUTPUT_DIR / "results.csv", index=False)
     title = "Top-1 accuracy in %, real speech, by the share of the labels, mean ± standard deviation over seeds"
-    text = f"{title}:\n\n{to_markdown(results)}\n"
+    text = "\n\n".join([f"{title}:", to_markdown(results), *compare(results)]) + "\n"
     (OUTPUT_DIR / "results.md").write_text(text, encoding="utf-8")
-    draw_accuracies(OUTPUT_DIR / "accuracy.png", results, "Real speech, frozen, mean and deviation over seeds")
+    bars = pd.DataFrame(results[results["task"].isin(BARS)])
+    draw_accuracies(OUTPUT_DIR / "accuracy.png", bars, "Real speech, frozen, mean and deviation over seeds")
+    several = results["task"].str.startswith(tuple(task for task, shares in SHARES.items() if len(shares) > 1))
+    curves = results.assign(curve=results["method"], position=100 * results["label_fraction"])
+    curves["task"] = curves["task"].str.split().str[0]
+    draw_curves(
+        OUTPUT_DIR / "label_fractions.png",
+        pd.DataFrame(curves[several]),
+        "share of the labels (%)",
+        "Real speech, frozen",
+    )
     print(f"\n{text}\n{closing_line(f'Everything is in {OUTPUT_DIR}', 'mbt', 'report')}")
+
+
+def compare(results: pd.DataFrame) -> list[str]:
+    """Returns the differences between the objectives, paired by the seed of pre-training; none of too few seeds."""
+    if len(set(results["pretraining_seed"].dropna())) < MIN_SEEDS:
+        return []
+    names = [METHOD_NAMES[f"{objective} frozen"] for objective in OBJECTIVES]
+    accuracies: dict[str, dict[tuple, list[float]]] = {}
+    for row in results.dropna(subset="pretraining_seed").to_dict("records"):
+        of_task = accuracies.setdefault(row["task"], {})
+        of_task.setdefault((row["method"], row["pretraining_seed"]), []).append(row["accuracy"])
+    lines = []
+    for task, of_task in accuracies.items():
+        means = [
+            {"method": method, "seed": seed, "accuracy": float(np.mean(values))}
+            for (method, seed), values in of_task.items()
+        ]
+        lines.append(f"- {task}: {describe_difference(paired_difference(means, *names), *map(str.upper, OBJECTIVES))}")
+    heading = "Differences, paired by the seed of pre-training (means over choices of labels), 95 % intervals:"
+    return [heading, "\n".join(lines)]

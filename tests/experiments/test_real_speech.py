@@ -52,30 +52,43 @@ def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called,
     main(["real"])
     prepare, bt, mbt, *sweeps = called
     assert prepare[2:4] == ("prepare", "debian_speech")
-    assert (bt.objective, mbt.objective) == ("bt", "mbt")
+    assert (bt.objective, bt.seed, mbt.objective, mbt.seed) == ("bt", 0, "mbt", 0)
     assert bt.train_dir == f"{real_speech.DATA_DIR}/pool"
     assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 750, 128)
     shares = {Path(args.train_dir).name: args.label_fraction for args in sweeps}
-    assert shares == {"speaker": [0.05, 1.0], "gender": [0.1, 1.0], "nato": [1.0], "words": [1.0]}
+    curve = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0]
+    assert shares == {"speaker": curve, "gender": curve, "nato": [1.0], "words": [1.0]}
     for args in sweeps:
         assert args.freeze_encoder
         assert args.seed == [0, 1, 2]
-        assert args.model_name_or_path == [str(tmp_path / "bt"), str(tmp_path / "mbt"), "stats", "random"]
+        assert args.model_name_or_path == [str(tmp_path / "bt0"), str(tmp_path / "mbt0"), "stats", "random"]
     lines = (tmp_path / "results.md").read_text().splitlines()
-    assert lines[2] == "| | speaker 5 % | speaker 100 % | gender 10 % | gender 100 % | nato 100 % | words 100 % |"
+    assert lines[2].startswith("| | speaker 1 % | speaker 5 % | speaker 10 % | speaker 25 % | speaker 50 % |")
     assert lines[4:] == [
-        f"| {name} |{f' {cell} |' * 6}"
+        f"| {name} |{f' {cell} |' * 14}"
         for name, cell in {
             "chance": "4.0",
             "log-mel statistics": "60.0 ± 10.0",
             "random encoder, frozen": "70.0 ± 10.0",
-            "BT, frozen": "30.0 ± 10.0",
-            "MBT, frozen": "40.0 ± 10.0",
+            "BT, frozen": "40.0 ± 10.0",
+            "MBT, frozen": "50.0 ± 10.0",
         }.items()
     ]
     assert "\n".join(lines) in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / "results.csv")) == 4 * 6 * 3
-    with Image.open(tmp_path / "accuracy.png") as picture:
-        assert picture.width > 1_000
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 4 * 14 * 3
+    for name in ("accuracy.png", "label_fractions.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 1_000
     main(["real"])
     assert len(called) == 7 + 5, "an encoder that is there was trained again"
+
+
+def test_objectives_are_compared_over_seeds_of_pretraining_where_there_are_three(called, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(run_pretrain.__file__).parent)
+    main(["real", "--seed", "0", "1"])
+    assert "Differences" not in (tmp_path / "results.md").read_text()
+    main(["real", "--seed", "0", "1", "2"])
+    text = (tmp_path / "results.md").read_text()
+    # Of every pre-training, one letter more is 10 points more.
+    assert "- nato 100 %: MBT - BT: +10.0 points" in text
+    assert text.count("MBT - BT") == 14
