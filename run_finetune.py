@@ -81,9 +81,10 @@ def main(argv: list[str] | None = None) -> None:
             f"{100 * classifier.accuracy:.1f} %"
         )
         if accelerator.is_main_process:
-            if (methods.is_mbt(run.method) or not args.freeze_encoder) and results.is_best(classifier):
+            line = results.line(run, methods.model_type(run.method), classifier)
+            if results.is_best(line):
                 task.save(run, classifier)
-            results.add(run, methods.model_type(run.method), classifier)
+            results.add(line)
     accelerator.wait_for_everyone()
     if args.freeze_encoder and speech.unit == "clips":
         task.draw_representations()
@@ -209,6 +210,8 @@ class Task:
     def save(self, run: SweepRun, classifier: Classifier) -> None:
         """Saves a model and its extractor at the top of `output_dir`."""
         fitted: Any = classifier.fitted
+        for code in Path(self.args.output_dir).glob("*_mbt.py"):  # of the model that was the best before
+            code.unlink()
         extractor = self.methods.extractors[run.method]
         if isinstance(fitted, LinearHead) and self.speech.unit == "frames":
             encoder = self.methods.frozen_encoder(run.method, run.seed)

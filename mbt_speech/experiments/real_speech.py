@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS
 from mbt_speech.closing_line import closing_line
 from mbt_speech.reports.accuracy_pictures import draw_accuracies, draw_curves
-from mbt_speech.reports.label_curves import MIN_SEEDS, describe_difference, paired_difference
+from mbt_speech.reports.label_curves import compare_pretrainings
 
 from .commands import finetune, pretrain_once, run
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown
@@ -80,7 +79,9 @@ def report(results: pd.DataFrame) -> None:
     """Writes results.csv, tables, differences and pictures; prints what is text."""
     results.to_csv(OUTPUT_DIR / "results.csv", index=False)
     title = "Top-1 accuracy in %, real speech, by the share of the labels, mean ± standard deviation over seeds"
-    text = "\n\n".join([f"{title}:", to_markdown(results), *compare(results)]) + "\n"
+    pretrained = results.dropna(subset="pretraining_seed")
+    compared = pretrained.assign(method=pretrained["method"].str.split(",").str[0]).to_dict("records")
+    text = "\n\n".join([f"{title}:", to_markdown(results), *compare_pretrainings(compared)]) + "\n"
     (OUTPUT_DIR / "results.md").write_text(text, encoding="utf-8")
     bars = pd.DataFrame(results[results["task"].isin(BARS)])
     draw_accuracies(OUTPUT_DIR / "accuracy.png", bars, "Real speech, frozen, mean and deviation over seeds")
@@ -94,23 +95,3 @@ def report(results: pd.DataFrame) -> None:
         "Real speech, frozen",
     )
     print(f"\n{text}\n{closing_line(f'Everything is in {OUTPUT_DIR}', 'mbt', 'report')}")
-
-
-def compare(results: pd.DataFrame) -> list[str]:
-    """Returns the differences between the objectives, paired by the seed of pre-training; none of too few seeds."""
-    if len(set(results["pretraining_seed"].dropna())) < MIN_SEEDS:
-        return []
-    names = [METHOD_NAMES[f"{objective} frozen"] for objective in OBJECTIVES]
-    accuracies: dict[str, dict[tuple, list[float]]] = {}
-    for row in results.dropna(subset="pretraining_seed").to_dict("records"):
-        of_task = accuracies.setdefault(row["task"], {})
-        of_task.setdefault((row["method"], row["pretraining_seed"]), []).append(row["accuracy"])
-    lines = []
-    for task, of_task in accuracies.items():
-        means = [
-            {"method": method, "seed": seed, "accuracy": float(np.mean(values))}
-            for (method, seed), values in of_task.items()
-        ]
-        lines.append(f"- {task}: {describe_difference(paired_difference(means, *names), *map(str.upper, OBJECTIVES))}")
-    heading = "Differences, paired by the seed of pre-training (means over choices of labels), 95 % intervals:"
-    return [heading, "\n".join(lines)]

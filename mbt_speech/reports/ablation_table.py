@@ -5,13 +5,12 @@ An ablation leaves `ablation.json`: `title`, `data`, `axis` (the argument along 
 `label_fraction`, `accuracy`, `chance`, `cell`, `pretraining_seed`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from .label_curves import MIN_SEEDS, describe_difference, paired_difference
+from .label_curves import compare_pretrainings
 from .plain_text import plain
 from .tables import markdown_table
 
@@ -24,7 +23,11 @@ def ablation_text(ablation: Mapping[str, Any]) -> str:
     caption = (
         f"{plain(ablation['title'])}: accuracy in %, mean ± standard deviation over seeds ({plain(ablation['data'])})"
     )
-    return "\n\n".join([caption, *_baselines(ablation), _accuracies(ablation), *_differences(ablation["results"])])
+    compared = [
+        {**row, "task": f"{row['task']}, {100 * row[LABEL_FRACTION]:g} % of the labels", "method": row["cell"]}
+        for row in ablation["results"]
+    ]
+    return "\n\n".join([caption, *_baselines(ablation), _accuracies(ablation), *compare_pretrainings(compared)])
 
 
 def _baselines(ablation: Mapping[str, Any]) -> list[str]:
@@ -47,26 +50,3 @@ def _accuracies(ablation: Mapping[str, Any]) -> str:
     ).unstack("task")
     rows = ([*index, *row] for index, row in zip(cells.index, cells.to_numpy(), strict=True))
     return markdown_table([*head.values(), *cells.columns], rows)
-
-
-def _differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Paired by the seed of pre-training, cells against the first one; none where there are too few seeds."""
-    results = [row for row in results if row["pretraining_seed"] is not None]
-    if len({row["pretraining_seed"] for row in results}) < MIN_SEEDS:
-        return []
-    accuracies: dict[tuple, dict[tuple, list[float]]] = {}
-    for row in results:
-        of_cells = accuracies.setdefault((row["task"], row[LABEL_FRACTION]), {})
-        of_cells.setdefault((row["cell"], row["pretraining_seed"]), []).append(row["accuracy"])
-    lines = []
-    for (task, fraction), of_cells in accuracies.items():
-        means = [
-            {"method": cell, "seed": seed, "accuracy": float(np.mean(values))}
-            for (cell, seed), values in of_cells.items()
-        ]
-        first, *others = dict.fromkeys(row["method"] for row in means)
-        for other in others:
-            words = describe_difference(paired_difference(means, first, other), plain(first), plain(other))
-            lines.append(f"- {plain(task)}, {100 * fraction:g} % of the labels: {words}")
-    heading = "Differences, paired by the seed of pre-training (means over the seeds of the labels), 95 % intervals:"
-    return [heading, "\n".join(lines)]

@@ -92,6 +92,37 @@ def describe_difference(difference: Estimate, first: str, second: str) -> str:
     return f"{points}: {second if low > 0 else first} is better"
 
 
+def compare_pretrainings(results: Sequence[Result]) -> list[str]:
+    """Returns how methods differ from the first one, task by task, paired by the seed of pre-training.
+
+    Args:
+        results: `task`, `method`, `pretraining_seed` (None of controls, which are left out) and `accuracy`
+            of each classifier; those of one pre-training are averaged.
+
+    Returns:
+        Paragraphs of Markdown; none where there are fewer than three seeds.
+    """
+    accuracies: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for row in results:
+        if row["pretraining_seed"] is not None:
+            of_task = accuracies.setdefault(row["task"], {})
+            of_task.setdefault((row["method"], row["pretraining_seed"]), []).append(row["accuracy"])
+    if len({seed for of_task in accuracies.values() for _, seed in of_task}) < MIN_SEEDS:
+        return []
+    lines = []
+    for task, of_task in accuracies.items():
+        means = [
+            {"method": method, "seed": seed, "accuracy": float(np.mean(values))}
+            for (method, seed), values in of_task.items()
+        ]
+        first, *others = dict.fromkeys(row["method"] for row in means)
+        for other in others:
+            words = describe_difference(paired_difference(means, first, other), plain(first), plain(other))
+            lines.append(f"- {plain(task)}: {words}")
+    heading = "Differences, paired by the seed of pre-training (means over choices of labels), 95 % intervals:"
+    return [heading, "\n".join(lines)]
+
+
 def short_names(methods: Sequence[str]) -> dict[str, str]:
     """Names models by their folders alone, or by their paths where that is not clear."""
     names = {method: Path(method).name for method in methods}

@@ -67,9 +67,9 @@ class Results:
     def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)
 
-    def add(self, run: SweepRun, model_type: str, classifier: Classifier) -> None:
-        """Writes the line of a classifier, whose encoder is of some type."""
-        line = {
+    def line(self, run: SweepRun, model_type: str, classifier: Classifier) -> dict[str, Any]:
+        """Returns the line of a classifier, whose encoder is of some type."""
+        return {
             "run": run.name,
             "settings": self._settings,
             "task": self.args.label_column_name,
@@ -86,13 +86,16 @@ class Results:
             "validation_accuracy": classifier.validation_accuracy,
             **classifier.test_scores,
         }
+
+    def is_best(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line is of a model that can be saved, better on validation than all before; the first one is."""
+        done = [validation_rank(other) for other in self._done if can_be_saved(other)]
+        return can_be_saved(line) and validation_rank(line) > max(done, default=-math.inf)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Writes a line."""
         append_line(self._path, line)
         self._done.append(line)
-
-    def is_best(self, classifier: Classifier) -> bool:
-        """Whether it is better on validation than every model so far that can be saved; the first one is."""
-        done = [validation_rank(line) for line in self._done if can_be_saved(line)]
-        return validation_rank(vars(classifier)) > max(done, default=-math.inf)
 
     def report(self) -> list[dict[str, Any]]:
         """Writes results.csv, and table and picture over all seeds; prints the table; returns the lines."""

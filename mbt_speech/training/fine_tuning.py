@@ -168,8 +168,13 @@ class FullTraining:
         return backpropagate_mean(self.accelerator, network, batches, forward)
 
     def accuracy_on(self, rows: np.ndarray) -> float:
-        """Classifies clips at some positions; returns the share that is right."""
-        return self._scores(rows)["accuracy"]
+        """Classifies clips at some positions; returns the share of correct ones."""
+        return float(self.correct_on(rows).mean())
+
+    def correct_on(self, rows: np.ndarray) -> np.ndarray:
+        """Classifies clips at some positions; returns which of them correctly, (N,)."""
+        predictions, references = self._predict(rows)
+        return predictions == references
 
     def classifier(
         self, validation_accuracy: float | None, num_train: int, minutes: float, alpha: float | None = None
@@ -177,7 +182,7 @@ class FullTraining:
         """Tests the network as it is; returns it with its results."""
         return Classifier(
             validation_accuracy=validation_accuracy,
-            test_scores=self._scores(self.speech.rows["test"]),
+            test_scores=score(*self._predict(self.speech.rows["test"])),
             num_train=num_train,
             num_test=len(self.speech.rows["test"]),
             chance=chance(self.speech.clips.labels, self.speech.rows),
@@ -193,9 +198,9 @@ class FullTraining:
         is_own = named in (None, "auto") or Path(named).resolve().parent == output_dir.resolve()
         return named if is_own else "auto"
 
-    def _scores(self, rows: np.ndarray) -> dict[str, float]:
+    def _predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.model.to(self.accelerator.device)
-        return score(*predict(self.args, self.accelerator, self.model, self.inputs, self.speech.clips, rows))
+        return predict(self.args, self.accelerator, self.model, self.inputs, self.speech.clips, rows)
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the recordings of this process's batch of a step."""

@@ -29,6 +29,7 @@ FROM_PROBE = Pace(epochs=4, min_steps=40, max_steps=400)
 FROM_SCRATCH = Pace(epochs=30, min_steps=200, max_steps=2000)
 ENCODER_LEARNING_RATE = 3e-4  # of MBT encoders
 HUB_ENCODER_LEARNING_RATE = 3e-5  # of the larger transformers of others, as is usual
+ONE_IN_TWENTY = 1.645  # standard deviations that a normal distribution exceeds so often
 REFIT_NAME = "all_labels"
 
 
@@ -44,8 +45,8 @@ def fine_tune_head_first(
 ) -> Classifier:
     """Fits the head, trains the whole network from there, and keeps the weights between both that validation prefers.
 
-    Weights are compared after training on the training clips, and those nearest to the probe are kept that are within
-    a standard error of the best. Unless this is the probe, the network then trains once more, on all labeled clips, as
+    Weights are compared after training on the training clips, and those nearest to the probe are kept that the best
+    are not clearly better than. Unless this is the probe, the network then trains once more, on all labeled clips, as
     the probe does.
 
     Args:
@@ -68,7 +69,7 @@ def fine_tune_head_first(
     path = WeightPath(training.model)
     training.run(output_dir, description, uploads)
     path.end_here()
-    alpha, accuracy = path.choose(lambda: training.accuracy_on(validation), len(validation))
+    alpha, accuracy = path.choose(lambda: training.correct_on(validation))
     training.accelerator.free_memory()
     training = start(probe.scaled(), np.concatenate([train, validation]))
     path = WeightPath(training.model)
@@ -101,16 +102,17 @@ def train_from_scratch(
         uploads: Gets every checkpoint.
     """
     began = time.monotonic()
-    accuracies = {}
-    for rate in learning_rates if len(learning_rates) > 1 else ():
-        training = start(rate, rows["train"])
-        training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}", uploads)
-        accuracies[rate] = training.accuracy_on(rows["validation"])
-        training.accelerator.free_memory()
-    rate = max(accuracies, key=lambda rate: accuracies[rate], default=learning_rates[0])
-    training = start(rate, np.concatenate([rows["train"], rows["validation"]]))
+    best_rate, accuracies = learning_rates[0], {}
+    if len(learning_rates) > 1:
+        for rate in learning_rates:
+            training = start(rate, rows["train"])
+            training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}", uploads)
+            accuracies[rate] = training.accuracy_on(rows["validation"])
+            training.accelerator.free_memory()
+        best_rate = max(accuracies, key=lambda rate: accuracies[rate])
+    training = start(best_rate, np.concatenate([rows["train"], rows["validation"]]))
     training.run(output_dir / REFIT_NAME, f"{description}, all labels", uploads)
-    return training.classifier(accuracies.get(rate), len(rows["train"]), (time.monotonic() - began) / 60)
+    return training.classifier(accuracies.get(best_rate), len(rows["train"]), (time.monotonic() - began) / 60)
 
 
 class WeightPath:
@@ -133,19 +135,35 @@ class WeightPath:
         }
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
-    def choose(self, accuracy: Callable[[], float], num_clips: int) -> tuple[float, float]:
-        """Chooses an alpha by accuracy on so many clips and goes to it; returns it and its accuracy.
+    def choose(self, correct: Callable[[], np.ndarray]) -> tuple[float, float]:
+        """Chooses an alpha and goes to it; returns it and its accuracy.
 
-        It is the nearest to the start of those that are within a standard error of the best: few clips show little.
+        It is the nearest to the start that the best one is not clearly better than: few clips show little.
+
+        Args:
+            correct: Says which clips the network as it is classifies correctly, (N,), always the same clips.
         """
-        values = {}
+        found = {}
         for alpha in ALPHAS:
             self.go_to(alpha)
-            values[alpha] = accuracy()
-        error = math.sqrt(values[0.0] * (1 - values[0.0]) / num_clips)
-        chosen = min(alpha for alpha in ALPHAS if values[alpha] >= max(values.values()) - error)
+            found[alpha] = correct()
+        best = max(ALPHAS, key=lambda alpha: found[alpha].mean())
+        chosen = next(alpha for alpha in ALPHAS if not is_clearly_better(found[best], found[alpha]))
         self.go_to(chosen)
-        return chosen, values[chosen]
+        return chosen, float(found[chosen].mean())
+
+
+def is_clearly_better(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether a classifier is better than another by more than chance gives one time in twenty.
+
+    McNemar's test, one-sided: only clips that one of the two alone classifies correctly count.
+
+    Args:
+        first: Which clips it classifies correctly, (N,).
+        second: The same of the other one.
+    """
+    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    return gained - lost > ONE_IN_TWENTY * math.sqrt(gained + lost)
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -163,11 +163,11 @@ def test_fine_tuning_lowers_the_loss_and_leaves_a_folder_that_transformers_opens
 def test_fine_tuning_resumes_bit_for_bit(name, hard_folder, tmp_path, monkeypatch):
     path, whole, weights = save_hub_model(tmp_path, name), tmp_path / "whole", []
 
-    def accuracy_on(self, rows):
+    def correct_on(self, rows):
         weights.append(copy.deepcopy(self.model.state_dict()))
-        return 0.5
+        return np.array([True, False])
 
-    monkeypatch.setattr(run_finetune.FullTraining, "accuracy_on", accuracy_on)
+    monkeypatch.setattr(run_finetune.FullTraining, "correct_on", correct_on)
     words = ["--model_name_or_path", path, "--max_steps", "4", "--save_steps", "2", "--encoder_learning_rate", "1e-3"]
     finetune(whole, hard_folder, *words)
     (whole / "results.jsonl").unlink()
@@ -187,6 +187,14 @@ def test_a_sweep_of_ours_and_others_saves_the_model_that_is_best_on_validation(h
     assert json.loads((run / "config.json").read_text())["model_type"] == best["model_type"]
     card = (run / "README.md").read_text()
     assert f"the best trained model on validation: {best['method'].split('/')[-1]}, " in card
+
+
+def test_a_model_of_others_saved_over_one_of_ours_leaves_none_of_its_code(hard_folder, tmp_path, monkeypatch):
+    path, run = save_hub_model(tmp_path, "hubert"), tmp_path / "run"
+    monkeypatch.setattr(run_finetune.Results, "is_best", lambda self, line: True)
+    for method, has_code in (("random", True), (path, False)):
+        finetune(run, hard_folder, "--preset", "tiny", "--max_steps", "1", "--model_name_or_path", method)
+        assert bool(list(run.glob("*.py"))) == has_code
 
 
 def test_what_cannot_be_trained_is_refused_in_one_sentence(speech_folder, tmp_path):
