@@ -41,6 +41,7 @@ from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
 from mbt_speech.reports.results import Results, SweepRun, can_be_saved
+from mbt_speech.training.checkpoints import whole_checkpoint
 from mbt_speech.training.fine_tuning import FullTraining, LogMelInputs, Pace, waveform_inputs
 from mbt_speech.training.head_first import (
     ENCODER_LEARNING_RATE,
@@ -62,6 +63,7 @@ AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "freq
 def main(argv: list[str] | None = None) -> None:
     """Fits every classifier asked for; leaves the results and, at the top, the model that is best on validation."""
     args = parse_arguments(FinetuneArguments, argv)
+    check_named_checkpoint(args)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
     uploads = HubUploads(args, accelerator)
     methods = Methods(args)
@@ -92,6 +94,22 @@ def main(argv: list[str] | None = None) -> None:
         report(args, methods, results)
     uploads.finish()
     accelerator.print(closing(args, methods, speech))
+
+
+def check_named_checkpoint(args: FinetuneArguments) -> None:
+    """Makes sure that one of the networks that this run trains can go on from the checkpoint that is named.
+
+    Raises:
+        ValueError: It is no whole checkpoint, or not below `output_dir`, where those of this run are.
+    """
+    named = args.resume_from_checkpoint
+    if named in (None, "auto"):
+        return
+    if not whole_checkpoint(named).resolve().is_relative_to(Path(args.output_dir).resolve()):
+        raise ValueError(
+            f"{named} is not below {args.output_dir}: a network goes on in the folder in which it began. Name that "
+            "folder with --output_dir, or leave out --resume_from_checkpoint to start anew."
+        )
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech) -> None:

@@ -355,9 +355,31 @@ def test_a_wrong_argument_of_pre_training_is_refused_in_one_sentence(speech_fold
         pretrain(tmp_path, *(word.format(folder=speech_folder) for word in words))
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused(speech_folder, tmp_path):
+def test_a_folder_that_is_no_checkpoint_is_refused(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--resume_from_checkpoint", "nowhere"]
     with pytest.raises(CheckpointError, match="no checkpoint of this script"):
-        pretrain(tmp_path, "--train_dir", speech_folder, "--resume_from_checkpoint", "nowhere")
+        pretrain(tmp_path, *words)
+    with pytest.raises(CheckpointError, match="no checkpoint of this script"):
+        finetune(tmp_path, pretrained, *words)
+
+
+def test_fine_tuning_does_not_resume_in_another_folder(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--max_steps", "2", "--save_steps", "1"]
+    first = finetune(tmp_path / "first", pretrained, *words)
+    with pytest.raises(ValueError, match=r"checkpoint-1 is not below .*: a network goes on in the"):
+        finetune(tmp_path / "second", pretrained, *words, "--resume_from_checkpoint", first / "checkpoint-1")
+
+
+@pytest.mark.slow
+def test_the_model_is_fitted_again_where_other_settings_have_replaced_it(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--freeze_encoder"]
+    run = finetune(tmp_path, pretrained, *words)
+    weights = (run / "model.safetensors").read_bytes()
+    finetune(run, pretrained, *words, "--max_length_seconds", "0.3")
+    assert (run / "model.safetensors").read_bytes() != weights
+    finetune(run, pretrained, *words)
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert len(results(run)) == 3
 
 
 @pytest.mark.parametrize("script", ["run_pretrain.py", "run_finetune.py"])

@@ -107,6 +107,8 @@ def _readable_splits(
         )
     if label_map and not in_segments:
         opened = DatasetDict({name: map_labels(split, column, label_map) for name, split in opened.items()})
+        if empty := [name for name, split in opened.items() if len(split) == 0]:
+            raise ValueError(f"--label_map leaves no recording in the split {empty[0]}: keep one of its labels.")
     good = {
         name: index_speech(args, accelerator, split, audio_column, decode=True).dataset
         for name, split in opened.items()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ class Results:
         self._names = {run.name for run in runs}  # before training, which may write into the folder of a model
         self._path = Path(args.output_dir, RESULTS_NAME)
         self._settings = _settings(args, speech)
-        self._done = [line for line in read_lines(self._path) if line.get("settings") == self._settings]
+        # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
+        latest = reversed(list(read_lines(self._path)))
+        self._done = list(takewhile(lambda line: line.get("settings") == self._settings, latest))[::-1]
 
     def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)

@@ -171,6 +171,18 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     return None
 
 
+def whole_checkpoint(folder: str) -> Path:
+    """Returns the folder of a checkpoint that a user names.
+
+    Raises:
+        CheckpointError: It is no checkpoint, or a damaged one.
+    """
+    fault = checkpoint_fault(Path(folder))
+    if fault:
+        raise CheckpointError(f"{folder} {fault}: name a whole checkpoint-<step> folder, or `auto` for the last one.")
+    return Path(folder)
+
+
 def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_checkpoint: str | None) -> Path | None:
     """Resolves `--resume_from_checkpoint`: a folder, `auto` for the last good one below `output_dir`, or nothing.
 
@@ -180,12 +192,7 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
     if resume_from_checkpoint is None:
         return None
     if resume_from_checkpoint != "auto":
-        fault = checkpoint_fault(Path(resume_from_checkpoint))
-        if fault:
-            raise CheckpointError(
-                f"{resume_from_checkpoint} {fault}: name a whole checkpoint-<step> folder, or `auto` for the last one."
-            )
-        return Path(resume_from_checkpoint)
+        return whole_checkpoint(resume_from_checkpoint)
     for checkpoint in reversed(list_checkpoints(output_dir)):
         fault = checkpoint_fault(checkpoint)
         if fault is None:

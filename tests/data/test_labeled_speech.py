@@ -34,6 +34,21 @@ def test_too_few_classes_or_recordings_of_one_are_refused_before_the_work(counts
     assert "Representing" not in capsys.readouterr().err
 
 
+def test_a_split_that_the_label_map_empties_is_named(tmp_path):
+    folder_of(tmp_path / "train", low=3, high=3)
+    folder_of(tmp_path / "validation", other=1)
+    (tmp_path / "speech").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / split / "data").rename(tmp_path / "speech" / split)
+    words = ["--model_name_or_path", "random", "--preset", "tiny", "--freeze_encoder", "--label_column_name", "label"]
+    words += ["--train_dir", str(tmp_path / "speech"), "--label_map", '{"other": null}']
+    words += ["--output_dir", str(tmp_path / "run")]
+    with pytest.raises(
+        ValueError, match="--label_map leaves no recording in the split validation: keep one of its labels"
+    ):
+        run_finetune.main(words)
+
+
 def test_a_batch_that_is_larger_than_the_set_is_told_in_recordings(tmp_path):
     words = ["--train_dir", folder_of(tmp_path, low=3), "--output_dir", str(tmp_path / "run"), "--preset", "tiny"]
     with pytest.raises(ValueError, match="There are 3 recordings to learn from, fewer than one batch of 8"):
