@@ -43,9 +43,7 @@ def test_a_split_that_the_label_map_empties_is_named(tmp_path):
     words = ["--model_name_or_path", "random", "--preset", "tiny", "--freeze_encoder", "--label_column_name", "label"]
     words += ["--train_dir", str(tmp_path / "speech"), "--label_map", '{"other": null}']
     words += ["--output_dir", str(tmp_path / "run")]
-    with pytest.raises(
-        ValueError, match="--label_map leaves no recording in the split validation"
-    ):
+    with pytest.raises(ValueError, match="--label_map leaves no recording in the split validation"):
         run_finetune.main(words)
 
 
