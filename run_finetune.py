@@ -228,8 +228,6 @@ class Task:
     def save(self, run: SweepRun, classifier: Classifier) -> None:
         """Saves a model and its extractor at the top of `output_dir`."""
         fitted: Any = classifier.fitted
-        for code in Path(self.args.output_dir).glob("*_mbt.py"):  # of the model that was the best before
-            code.unlink()
         extractor = self.methods.extractors[run.method]
         if isinstance(fitted, LinearHead) and self.speech.unit == "frames":
             encoder = self.methods.frozen_encoder(run.method, run.seed)
@@ -239,6 +237,8 @@ class Task:
             fitted = self.methods.with_head(run.method, run.seed, fitted, self.speech.label_names)
         elif isinstance(fitted, HubClassifier):
             fitted = fitted.hub
+            for code in Path(self.args.output_dir).glob("*_mbt.py"):  # of the model that was the best before
+                code.unlink()
         fitted.save_pretrained(self.args.output_dir)
         extractor.save_pretrained(self.args.output_dir)
 

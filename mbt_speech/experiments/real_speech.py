@@ -79,8 +79,8 @@ def report(results: pd.DataFrame) -> None:
     """Writes results.csv, tables, differences and pictures; prints what is text."""
     results.to_csv(OUTPUT_DIR / "results.csv", index=False)
     title = "Top-1 accuracy in %, real speech, by the share of the labels, mean ± standard deviation over seeds"
-    pretrained = results.dropna(subset="pretraining_seed")
-    compared = pretrained.assign(method=pretrained["method"].str.split(",").str[0]).to_dict("records")
+    objectives = {METHOD_NAMES[f"{objective} frozen"]: objective.upper() for objective in OBJECTIVES}
+    compared = results.assign(method=results["method"].map(objectives.get)).to_dict("records")
     text = "\n\n".join([f"{title}:", to_markdown(results), *compare_pretrainings(compared)]) + "\n"
     (OUTPUT_DIR / "results.md").write_text(text, encoding="utf-8")
     bars = pd.DataFrame(results[results["task"].isin(BARS)])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from .accuracy_pictures import draw_label_curves
@@ -102,22 +103,16 @@ def compare_pretrainings(results: Sequence[Result]) -> list[str]:
     Returns:
         Paragraphs of Markdown; none where there are fewer than three seeds.
     """
-    accuracies: dict[str, dict[tuple[str, int], list[float]]] = {}
-    for row in results:
-        if row["pretraining_seed"] is not None:
-            of_task = accuracies.setdefault(row["task"], {})
-            of_task.setdefault((row["method"], row["pretraining_seed"]), []).append(row["accuracy"])
-    if len({seed for of_task in accuracies.values() for _, seed in of_task}) < MIN_SEEDS:
+    table = pd.DataFrame(list(results)).dropna(subset="pretraining_seed")
+    if len(set(table["pretraining_seed"])) < MIN_SEEDS:
         return []
+    means = table.groupby(["task", "method", "pretraining_seed"], sort=False).agg({"accuracy": "mean"}).reset_index()
     lines = []
-    for task, of_task in accuracies.items():
-        means = [
-            {"method": method, "seed": seed, "accuracy": float(np.mean(values))}
-            for (method, seed), values in of_task.items()
-        ]
-        first, *others = dict.fromkeys(row["method"] for row in means)
+    for task, of_task in means.groupby("task", sort=False):
+        rows = of_task.rename(columns={"pretraining_seed": "seed"}).to_dict("records")
+        first, *others = of_task["method"].unique()
         for other in others:
-            words = describe_difference(paired_difference(means, first, other), plain(first), plain(other))
+            words = describe_difference(paired_difference(rows, first, other), plain(first), plain(other))
             lines.append(f"- {plain(task)}: {words}")
     heading = "Differences, paired by the seed of pre-training (means over choices of labels), 95 % intervals:"
     return [heading, "\n".join(lines)]

@@ -64,7 +64,7 @@ class Results:
         self._path = Path(args.output_dir, RESULTS_NAME)
         self._settings = _settings(args, speech)
         # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
-        latest = reversed(list(read_lines(self._path)))
+        latest = reversed(read_lines(self._path))
         self._done = list(takewhile(lambda line: line.get("settings") == self._settings, latest))[::-1]
 
     def __contains__(self, run: SweepRun) -> bool:

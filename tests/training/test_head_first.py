@@ -52,6 +52,7 @@ def test_the_probe_is_left_for_weights_that_are_clearly_better(path, correct, ch
     line, start, end = path
     found = [np.isin(np.arange(26), list(clips)) for clips in correct]
     measured = iter(found)
+    assert len(found) == len(ALPHAS)
     assert line.choose(lambda: next(measured)) == (chosen, found[ALPHAS.index(chosen)].mean())
     first, last = start.classifier.weight, end.classifier.weight
     torch.testing.assert_close(line.model.classifier.weight, torch.lerp(first, last, chosen))
