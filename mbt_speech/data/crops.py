@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -187,9 +188,7 @@ class ClipDataset(_Pieces):
         seconds: their lengths (N,), and
         labels: their class numbers (N,), as `encode_labels` gives them.
         sampling_rate: of the clips, in Hz.
-        max_seconds: longer recordings are cut to this.
-        random_start: whether the cut lies at random, anew every epoch, or at the start.
-        seed: of the cuts' places.
+        max_seconds: longer recordings are cut to this, at their start; see `cut_at_random`.
         on_bad_audio: "raise", or "skip" to return an empty clip that `collate_clips` drops and reports.
     """
 
@@ -202,16 +201,20 @@ class ClipDataset(_Pieces):
         *,
         sampling_rate: int = 16_000,
         max_seconds: float | None = None,
-        random_start: bool = False,
-        seed: int = 0,
         on_bad_audio: str = "raise",
     ):
-        super().__init__(recordings, audio_column, seconds, sampling_rate, seed, on_bad_audio)
+        super().__init__(recordings, audio_column, seconds, sampling_rate, 0, on_bad_audio)
         if len(labels) != len(seconds):
             raise ValueError(f"There are {len(seconds)} recordings and {len(labels)} labels: give one for each.")
         self.labels = np.asarray(labels)
         self.max_seconds = max_seconds
-        self.random_start = random_start
+        self._random_start = False
+
+    def cut_at_random(self, seed: int) -> "ClipDataset":
+        """Returns the same recordings, the longer ones cut at a place that the seed draws anew every epoch."""
+        clips = copy(self)
+        clips.seed, clips._random_start = seed, True
+        return clips
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -223,7 +226,7 @@ class ClipDataset(_Pieces):
     def _item(self, item: int, generator: np.random.Generator) -> Clip:
         label = int(self.labels[item])
         try:
-            return Clip(self._read(item, self.max_seconds, generator if self.random_start else None), label, [])
+            return Clip(self._read(item, self.max_seconds, generator if self._random_start else None), label, [])
         except BadAudioError as error:
             if self.on_bad_audio == "raise":
                 raise

@@ -30,8 +30,6 @@ class LabeledSpeech:
 
     clips: ClipDataset
     """Every clip, cut at its start where it is too long; its `labels` are class ids, (N,), all 0 with segments."""
-    training_clips: ClipDataset
-    """The same clips, cut at random."""
     label_names: list[str]
     """Class names, (K,)."""
     rows: dict[str, np.ndarray]
@@ -79,20 +77,15 @@ def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampl
             f"All recordings to learn from have one label in {args.label_column_name!r}, {', '.join(label_names)}: a "
             "classifier takes two classes at least. Name another --label_column_name, or add recordings."
         )
-    whole, cut_at_random = (
-        ClipDataset(
-            index.dataset,
-            audio_column,
-            index.seconds,
-            labels,
-            sampling_rate=sampling_rate,
-            max_seconds=args.max_length_seconds,
-            random_start=random_start,
-            seed=args.seed[0],
-        )
-        for random_start in (False, True)
+    recordings = ClipDataset(
+        index.dataset,
+        audio_column,
+        index.seconds,
+        labels,
+        sampling_rate=sampling_rate,
+        max_seconds=args.max_length_seconds,
     )
-    return LabeledSpeech(whole, cut_at_random, label_names, rows, index.fingerprint, segments)
+    return LabeledSpeech(recordings, label_names, rows, index.fingerprint, segments)
 
 
 def _readable_splits(

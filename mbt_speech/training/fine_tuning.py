@@ -93,7 +93,7 @@ class FullTraining:
     inputs: Inputs
     """What the model takes."""
     seed: int
-    """Of data order and distortions."""
+    """Of data order, distortions, and where long clips are cut."""
     pace: Pace
     encoder_learning_rate: float
 
@@ -144,7 +144,7 @@ class FullTraining:
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Reads this process's micro-batches from a step on."""
         loader = DataLoader(
-            self.speech.training_clips,
+            self.speech.clips.cut_at_random(self.seed),
             batch_sampler=self._items(start_step, max_steps),
             num_workers=self.args.dataloader_num_workers,
             collate_fn=collate_clips,

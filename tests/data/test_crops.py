@@ -204,10 +204,15 @@ def test_long_clips_are_cut_at_the_start_or_anew_every_epoch(recordings):
     first = batch_of(clips_of(recordings, max_seconds=0.5), range(4))
     assert first["lengths"].tolist() == [2_400, 4_000, 4_000, 4_000]
     assert [start for _, start in places(first["waveforms"])] == [0, 0, 0, 0]
-    random = clips_of(recordings, max_seconds=0.5, random_start=True)
-    starts = [[start for _, start in places(batch_of(random, range(4), epoch)["waveforms"])] for epoch in (0, 1)]
-    assert starts[0][0] == starts[1][0] == 0
-    assert all(here != there for here, there in zip(starts[0][1:], starts[1][1:], strict=True))
+
+    def starts(seed, epoch):
+        clips = clips_of(recordings, max_seconds=0.5).cut_at_random(seed)
+        return [start for _, start in places(batch_of(clips, range(4), epoch)["waveforms"])]
+
+    drawn = [starts(seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert drawn[0] == starts(0, 0)
+    assert [first for first, *_ in drawn] == [0, 0, 0]
+    assert all(len(set(cuts)) == 3 for cuts in zip(*(rest for _, *rest in drawn), strict=True))
 
 
 def test_a_bad_clip_is_dropped_with_its_label_and_reported(damaged):
