@@ -48,6 +48,22 @@ def stops_in_one_line() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def stopping_put_off() -> Iterator[None]:
+    """Lets a signal that tells to stop wait until the end of the block, which is what must not be half done."""
+    arrived: list[int] = []
+    handled = [number for number in SIGNALS if _can_set() and signal.getsignal(number) is _stop]
+    for number in handled:
+        signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, _stop)
+        if arrived:
+            raise Stopped(arrived[0])
+
+
 def _set_handlers() -> None:
     for number in SIGNALS if _can_set() else ():
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not what nohup ignores

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mbt_speech.stopping import stopping_put_off
+
 STOP_SECONDS = 60.0  # for a step of training and its checkpoint
 
 
@@ -51,12 +53,15 @@ def run(*words: str) -> None:
     shown = shlex.join(["python", *words])
     shown = shown.replace("python -m mbt_speech ", "mbt ")
     print(f"\n$ {shown}", flush=True)
-    # Of a session of its own: Ctrl-C reaches this process alone, which passes it on once.
-    child = subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, start_new_session=True)
+    child = None
     try:
+        with stopping_put_off():  # or else a child could be there that nobody knows of
+            # Of a session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            child = subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, start_new_session=True)
         exit_code = child.wait()
     except KeyboardInterrupt as stopped:
-        _stop(child)
+        if child is not None:
+            _stop(child)
         stopped.args = (f"{stopped} Call the same command again to go on from there.",)
         raise
     if exit_code:
