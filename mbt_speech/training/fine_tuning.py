@@ -113,7 +113,7 @@ class FullTraining:
         return int(np.clip(round(self.pace.epochs * epoch_steps), self.pace.min_steps, self.pace.max_steps))
 
     def run(self, output_dir: Path, description: str, uploads: HubUploads | None = None) -> None:
-        """Trains; measures on all of validation on the way if asked to.
+        """Trains; measures on the way, if asked to, on those validation clips that it does not learn from.
 
         Args:
             output_dir: Folder of log and checkpoints.
@@ -136,10 +136,11 @@ class FullTraining:
             uploads=uploads,
             encoder_learning_rate=self.encoder_learning_rate,
         )
+        held_out = np.setdiff1d(self.speech.rows["validation"], self.train_rows)
         for micro_batches in run.steps(self):
             run.update(self.backpropagate(run.network, micro_batches, run.step))
-            if run.is_due(self.args.eval_steps):
-                run.log.evaluation(run.step, {"eval_accuracy": self.accuracy_on(self.speech.rows["validation"])})
+            if len(held_out) and run.is_due(self.args.eval_steps):
+                run.log.evaluation(run.step, {"eval_accuracy": self.accuracy_on(held_out)})
 
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Reads this process's micro-batches from a step on."""
