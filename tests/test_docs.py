@@ -67,6 +67,7 @@ def test_every_section_that_a_page_takes_from_the_readme_is_there():
     for name in taken:
         (section,) = re.findall(rf"\[start:{name}\] -->(.*?)<!-- --8<-- \[end:{name}\]", readme, flags=re.DOTALL)
         assert "|---" in section
+        assert not [link for link in LINK.findall(section) if "//" not in link], "a link has another base on a page"
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("*.png")), ids=lambda picture: picture.name)
