@@ -30,6 +30,14 @@ def speech_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pretrained(speech_folder, tmp_path_factory):
+    """What a pre-training of four steps leaves."""
+    from tests.support.runs import pretrain  # seconds, which most tests need not wait
+
+    return pretrain(tmp_path_factory.mktemp("pretrained"), "--train_dir", speech_folder, "--objective", "mbt")
+
+
+@pytest.fixture(scope="session")
 def hub():
     with Hub() as hub:
         yield hub

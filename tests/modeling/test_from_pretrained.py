@@ -14,9 +14,9 @@ from feature_extraction import MBTFeatureExtractor
 from mbt_speech.training.run_log import read_log
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
 from tests.support import open_checkpoint
+from tests.support.hub_runs import heard_pretrain
 from tests.support.models import TINY, stir
 from tests.support.open_checkpoint import describe, differences
-from tests.support.runs import pretrain
 
 CLASSES = ["MBTModel", "MBTForPreTraining", "MBTForSequenceClassification"]
 SAVED = {
@@ -99,6 +99,6 @@ def test_pre_training_reads_a_parquet_data_set_of_the_hub(hub, in_hub_process, s
     parquet = (tmp_path / "train.parquet").read_bytes()
     hub.add("dataset", name, {"data/train-00000-of-00001.parquet": parquet}, private=private)
     words = ["--dataset_name", name, "--per_device_train_batch_size", "4", *(["--hub_token", "hf_reader"] * private)]
-    in_hub_process(pretrain, tmp_path / "run", *words)
+    in_hub_process(heard_pretrain, tmp_path / "run", *words)
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
     assert not any(b"hf_reader" in content for content in read(tmp_path / "run").values())

@@ -13,8 +13,8 @@ import pytest
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.training import hub_uploads as uploads
 from modeling_mbt.modeling_mbt import AUTO_MAP
+from tests.support.hub_runs import heard, heard_finetune, heard_pretrain
 from tests.support.hub_server import Fault
-from tests.support.runs import finetune, heard, pretrain
 
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "configuration_mbt.py", "modeling_mbt.py",
          "encoder_mbt.py", "objectives_mbt.py", "alternatives_mbt.py", "normalizations_mbt.py",
@@ -80,7 +80,7 @@ def test_every_checkpoint_reaches_the_hub_while_training_goes_on(hub, in_hub_pro
     hub.faults.append(Fault("preupload", status=503))
     words = ["--train_dir", speech_folder, "--save_steps", "1", "--save_total_limit", "1", *PUSH, name]
     words += ["--hub_strategy", "every_save", "--hub_private_repo"]
-    text = in_hub_process(pretrain, tmp_path / "run", *words)
+    text = in_hub_process(heard_pretrain, tmp_path / "run", *words)
     repository = hub.repositories[f"models/{name}"]
     assert repository.private
     messages = [message for message, _ in repository.commits[1:]]
@@ -99,8 +99,8 @@ def test_every_checkpoint_reaches_the_hub_while_training_goes_on(hub, in_hub_pro
     assert "Uploaded to" in text
     written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert not any(b"hf_writer" in content for content in (text.encode(), *written))
-    tuned = [tmp_path / "tuned", "--model_name_or_path", name, "--train_dir", speech_folder, "--save_steps", "2"]
-    in_hub_process(finetune, *tuned, *PUSH, f"{name}-tuned", "--hub_strategy", "every_save")
+    words = ["--train_dir", speech_folder, "--save_steps", "2", "--hub_strategy", "every_save"]
+    in_hub_process(heard_finetune, tmp_path / "tuned", name, *words, *PUSH, f"{name}-tuned")
     commits = hub.repositories[f"models/{name}-tuned"].commits
     assert [message for message, _ in commits[1:]] == ["Model of checkpoint-2", "Upload MBT model"]
     assert set(commits[-1][1]) > MODEL

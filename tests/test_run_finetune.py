@@ -1,0 +1,134 @@
+"""Fine-tuning and frozen encoders from the command line's words to results, classifier and card."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from feature_extraction.speech import to_waveform
+from mbt_speech.training.run_log import read_log
+from tests.support.runs import finetune, results, run_snippet
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--freeze_encoder"], ["--max_steps", "30", "--learning_rate", "0.01"]])
+def test_fine_tuning_learns_sub_folder_names_and_leaves_a_classifier(speech_folder, pretrained, tmp_path, words):
+    run = finetune(tmp_path, pretrained, "--train_dir", speech_folder, *words)
+    (result,) = results(run)
+    assert result["accuracy"] == 1.0
+    assert result["chance"] == 0.5
+    model = AutoModelForAudioClassification.from_pretrained(run).eval()
+    assert model.config.id2label == {0: "high", 1: "low"}
+    extractor = AutoFeatureExtractor.from_pretrained(run)
+    for label in ("high", "low"):
+        waveform = to_waveform(speech_folder / label / "01.flac", 16000)
+        with torch.no_grad():
+            logits = model(**extractor(waveform, sampling_rate=16000, return_tensors="pt")).logits
+        assert model.config.id2label[int(logits.argmax())] == label
+
+
+@pytest.mark.slow
+def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrained, tmp_path, capsys):
+    words = ["--train_dir", speech_folder, "--freeze_encoder", "--label_fraction", "0.5", "1", "--seed", "0", "1"]
+    run = finetune(tmp_path, [pretrained, "random", "stats"], *words)
+    lines = results(run)
+    assert len(lines) == 3 * 2 * 2
+    assert len({line["run"] for line in lines}) == len(lines)
+    assert sorted({line["num_train"] for line in lines}) == [10, 20]
+    finetune(tmp_path, [pretrained, "random", "stats"], *words, "--seed", "0", "1", "2")
+    assert results(run)[: len(lines)] == lines
+    assert len(results(run)) == 3 * 2 * 3
+    assert "| random | frozen | " in capsys.readouterr().out
+    for name in ("label_fractions.png", "embeddings.png", "spectra.png"):
+        assert (run / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--max_steps", "6", "--save_steps", "2", "--eval_steps", "3"]
+    whole = finetune(tmp_path / "whole", pretrained, *words)
+    weights = (whole / "model.safetensors").read_bytes()
+    assert any("eval_accuracy" in line for line in read_log(whole))
+    for name in ("results.jsonl", "model.safetensors"):
+        (whole / name).unlink()
+    finetune(whole, pretrained, *words, "--resume_from_checkpoint", whole / "checkpoint-2")
+    assert (whole / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.slow
+def test_labels_come_from_a_metadata_file_and_parts_from_its_split_column(speech_folder, pretrained, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    rows = ["file_name,pitch,split"]
+    for path in sorted(speech_folder.rglob("*.*")):
+        name = f"{path.parent.name}_{path.name}"
+        (folder / name).write_bytes(path.read_bytes())
+        part = "test" if path.stem in ("00", "01") else "dev" if path.stem in ("02", "03") else "train"
+        rows.append(f"{name},{300 if path.parent.name == 'high' else 100},{part}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    run = finetune(
+        tmp_path / "run", pretrained, "--train_dir", folder, "--label_column_name", "pitch", "--freeze_encoder"
+    )
+    (result,) = results(run)
+    assert (result["num_train"], result["num_test"]) == (16, 4)
+    assert AutoModelForAudioClassification.from_pretrained(run).config.label2id == {"100": 0, "300": 1}
+    # Labels that were corrected make results that have not been there yet.
+    rows[-1] = rows[-1].replace(",100,", ",300,") if ",100," in rows[-1] else rows[-1].replace(",300,", ",100,")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    for _ in range(2):
+        finetune(run, pretrained, "--train_dir", folder, "--label_column_name", "pitch", "--freeze_encoder")
+    assert len(results(run)) == 2
+
+
+def test_fine_tuning_does_not_resume_in_another_folder(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--max_steps", "2", "--save_steps", "1"]
+    first = finetune(tmp_path / "first", pretrained, *words)
+    with pytest.raises(ValueError, match=r"checkpoint-1 is not below .*: a network goes on in the"):
+        finetune(tmp_path / "second", pretrained, *words, "--resume_from_checkpoint", first / "checkpoint-1")
+
+
+@pytest.mark.slow
+def test_the_model_is_fitted_again_where_other_settings_have_replaced_it(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--freeze_encoder"]
+    run = finetune(tmp_path, pretrained, *words)
+    weights = (run / "model.safetensors").read_bytes()
+    finetune(run, pretrained, *words, "--max_length_seconds", "0.3")
+    assert (run / "model.safetensors").read_bytes() != weights
+    finetune(run, pretrained, *words)
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert len(results(run)) == 3
+
+
+def test_a_model_without_the_encoder_is_refused(speech_folder, pretrained, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (broken / name).write_bytes((pretrained / name).read_bytes())
+    save_file({"other.weight": torch.zeros(2)}, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="holds no MBT encoder"):
+        finetune(tmp_path / "run", broken, "--train_dir", speech_folder, "--freeze_encoder")
+
+
+@pytest.mark.slow
+def test_the_card_of_a_classifier_holds_its_results_and_its_code_runs(
+    speech_folder, pretrained, tmp_path, monkeypatch, capsys
+):
+    words = ["--train_dir", speech_folder, "--freeze_encoder", "--seed", "0", "1", "--hub_license", "cc-by-4.0"]
+    run = finetune(tmp_path / "run", [pretrained, "stats"], *words)
+    card, _ = run_snippet(run, monkeypatch)
+    assert "'label': 'low'" in capsys.readouterr().out
+    assert card.data.pipeline_tag == "audio-classification"
+    assert card.data.license == "cc-by-4.0"
+    assert "one of its 2 classes" in card.content.split("## Limits")[1]
+    (evaluation,) = card.data.eval_results
+    accuracies = [line["accuracy"] for line in results(run) if line["method"] == str(pretrained)]
+    assert evaluation.metric_value == pytest.approx(np.mean(accuracies))
+    assert f"| {pretrained.name} | frozen | 100 % | {100 * np.mean(accuracies):.1f} ± " in card.content
+    assert str(speech_folder.parent) not in card.content
+
+
+def test_fine_tuning_of_controls_alone_ends_with_the_report(speech_folder, tmp_path, capsys):
+    run = finetune(tmp_path / "runs" / "controls", "stats", "--train_dir", speech_folder, "--freeze_encoder")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"The results are in {run}. Next: mbt report --runs_dir {run.parent}"
