@@ -120,7 +120,7 @@ def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledS
         accelerator.print(f"{words}, whose frames are classified.")
     else:
         share = 100 * chance(speech.clips.labels, speech.rows)
-        accelerator.print(f"{words}; always naming the most frequent class scores {share:.1f} %.")
+        accelerator.print(f"{words}; always predicting the most frequent class scores {share:.1f} %.")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,15 @@ COMMANDS = {
     "embed": Command("mbt_speech.inference.embed", "write the representations of sound files to a table"),
     "predict": Command("mbt_speech.inference.predict", "classify sound files"),
     "verify": Command("mbt_speech.inference.verification", "say whether two recordings are of one speaker"),
-    "show": Command("mbt_speech.reports.views", "draw the features of a recording, and pairs of views of it", "train"),
+    "show": Command(
+        "mbt_speech.reports.views", "draw the features of a recording and the distorted views of it", "train"
+    ),
     "export": Command("mbt_speech.inference.export", "write a checkpoint as ONNX", "export"),
-    "prepare": Command("mbt_speech.corpora.prepare", "describe a public data set for training, or build one"),
-    "report": Command("mbt_speech.reports.report", "gather all runs on one page", "train"),
-    "ablation": Command("mbt_speech.experiments.ablation", "pre-train and compare encoders over a grid", "train"),
+    "prepare": Command("mbt_speech.corpora.prepare", "prepare a public data set for training, or build one"),
+    "report": Command("mbt_speech.reports.report", "collect the results of all runs on one page", "train"),
+    "ablation": Command(
+        "mbt_speech.experiments.ablation", "pre-train and compare encoders over a grid of options", "train"
+    ),
     "real": Command("mbt_speech.experiments.real_speech", "pre-train and compare encoders on real speech", "real"),
     "demo": Command("mbt_speech.experiments.demo", "pre-train and fine-tune on synthetic speech", "demo"),
 }
@@ -33,8 +37,8 @@ def parse_args(words: Sequence[str]) -> Namespace:
     """Reads the command line; `main` of the result is the command's."""
     parser = OneSentence(
         prog="mbt",
-        description="Use MBT checkpoints, prepare data for them, and compare them.",
-        epilog="run_pretrain.py and run_finetune.py train them.",
+        description="Use MBT models, prepare data for them, and compare them.",
+        epilog="To train models, use run_pretrain.py and run_finetune.py.",
     )
     parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
     add_commands(parser, COMMANDS, "command")

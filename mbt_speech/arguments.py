@@ -46,68 +46,73 @@ class DataArguments:
 
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "A data set on the Hub, a local folder of parquet files or of `save_to_disk`, or "
-                  "`synthetic`, the built-in corpus."},
+        metadata={"help": "A data set on the Hub, a local folder of parquet files or written by `save_to_disk`, "
+                  "or `synthetic`, the built-in corpus."},
     )  # fmt: skip
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Its configuration; for `synthetic` the size: tiny, small or base."}
+        default=None, metadata={"help": "Configuration of the data set; size of `synthetic`: tiny, small or base."}
     )
-    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the data set on the Hub."}
+    )
     train_dir: str | None = field(
-        default=None, metadata={"help": "A folder of recordings (wav, flac, mp3, ogg), nested at will."}
+        default=None, metadata={"help": "A folder of recordings (wav, flac, mp3, ogg, ...), sub-folders included."}
     )
     train_split_name: str | None = field(
-        default=None, metadata={"help": "The split to learn from, where the data set has several."}
+        default=None, metadata={"help": "The split to train on, if the data set has several."}
     )
     audio_column_name: str | None = field(
-        default=None, metadata={"help": "The column that holds the audio; found by itself where there is only one."}
+        default=None, metadata={"help": "The column with the audio; found automatically if there is only one."}
     )
     allow_outside_paths: bool = field(
         default=False,
-        metadata={"help": "Let metadata files name recordings outside of their own folder; only if you trust them."},
+        metadata={"help": "Let metadata files name recordings outside their own folder; only if you trust them."},
     )
     on_bad_audio: str = field(
         default="raise",
         metadata={"help": "What to do with a file that cannot be read: stop, or skip it and list it in bad_audio.txt.",
                   "choices": ["raise", "skip"]},
     )  # fmt: skip
-    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio; 0: threads do."})
+    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read audio; with 0, threads do."})
 
 
 @dataclass(kw_only=True)
 class OptimizationArguments:
     """How weights are learned."""
 
-    max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides num_train_epochs if positive."})
+    max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides --num_train_epochs if positive."})
     num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(
         default=128,
-        metadata={"help": "Clips that a process runs through the network at a time; of faithful presets 64."},
+        metadata={"help": "Clips in one forward pass of each process; 64 for the faithful presets."},
     )
     gradient_accumulation_steps: int = field(
-        default=1, metadata={"help": "So many of these batches make the batch of one step; exact for every objective."}
+        default=1, metadata={"help": "Forward passes that make the batch of one step; exact for every objective."}
     )
     sync_batch_norm: bool = field(
         default=True,
-        metadata={"help": "Batch norm over the clips of all processes instead of each process's; on several GPUs."},
+        metadata={"help": "On several GPUs, compute batch norm over the clips of all processes."},
     )
     optim: str = field(
         default="adamw_torch",
-        metadata={"help": "Optimizer; LARS is for batches of thousands and wants rates of 0.2 and more.",
+        metadata={"help": "Optimizer; LARS is for batches of thousands, with learning rates of 0.2 and more.",
                   "choices": ["adamw_torch", "lars"]},
     )  # fmt: skip
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
     layerwise_lr_decay: float = field(
-        default=1.0, metadata={"help": "Learning rate of a layer, relative to that of the layer above; 1 is the same."}
+        default=1.0,
+        metadata={"help": "Learning rate of each layer, relative to the layer above; 1: the same for all."},
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay; none on biases and norms."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, not applied to biases and norms."})
     warmup_steps: int = field(
         default=100, metadata={"help": "Steps of linear warm-up before the cosine decay; at most a tenth of the run."}
     )
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 is none."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Largest gradient norm; larger gradients are clipped. 0 turns clipping off."}
+    )
     mixed_precision: str | None = field(
         default=None,
-        metadata={"help": "Precision of the network; by default what `accelerate launch` was told. The objective is "
+        metadata={"help": "Precision of the network; by default that of `accelerate launch`. The objective is "
                   "always computed in float32.", "choices": ["no", "fp16", "bf16"]},
     )  # fmt: skip
     torch_compile: bool = field(default=False, metadata={"help": "Compile the network with torch.compile."})
@@ -117,22 +122,24 @@ class OptimizationArguments:
 class CheckpointArguments:
     """What a run writes on its way, and where it continues."""
 
-    output_dir: str = field(
-        metadata={"help": "Folder for the model (config.json, model.safetensors, preprocessor_config.json)."}
-    )
+    output_dir: str = field(metadata={"help": "Folder for the model, its card, logs and checkpoints."})
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Put the model in the place of another one, and start anew over checkpoints."}
+        default=False, metadata={"help": "Overwrite another model in output_dir, and ignore its checkpoints."}
     )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(
         default="none",
-        metadata={"help": "Tracker, a package to install; all is every one that is installed.",
+        metadata={"help": "Tracker, a package to install; `all` is every tracker that is installed.",
                   "choices": ["none", "tensorboard", "trackio", "wandb", "all"]},
     )  # fmt: skip
-    save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints; 0 saves none on the way."})
-    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    save_steps: int = field(
+        default=500, metadata={"help": "Steps between two checkpoints; 0 saves none during training."}
+    )
+    save_total_limit: int = field(
+        default=2, metadata={"help": "Number of checkpoints to keep; older ones are deleted."}
+    )
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint folder, or `auto`: the newest below output_dir, if any."}
+        default=None, metadata={"help": "A checkpoint folder, or `auto`: the newest in output_dir, if there is one."}
     )
 
 
@@ -140,22 +147,24 @@ class CheckpointArguments:
 class HubArguments:
     """Uploads."""
 
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload the model to the Hub."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, by default output_dir's name."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload output_dir to the Hub, without checkpoints."})
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "Repository on the Hub; by default the name of output_dir."}
+    )
     hub_private_repo: bool = field(default=False, metadata={"help": "Create the repository as private."})
     hub_license: str | None = field(
-        default=None, metadata={"help": "License of the weights for the model card, such as apache-2.0."}
+        default=None, metadata={"help": "License of the weights, for the model card, such as apache-2.0."}
     )
     hub_strategy: str = field(
         default="end",
-        metadata={"help": "Upload output_dir at the end, or before that also the model of every checkpoint.",
+        metadata={"help": "Upload at the end, or also the model of every checkpoint.",
                   "choices": ["end", "every_save"]},
     )  # fmt: skip
     hub_token: str | None = field(
         default=None,
         repr=False,
         metadata={"help": "Token for the Hub, also for private data sets and models; by default that of "
-                  "`hf auth login` or HF_TOKEN. It is written nowhere."},
+                  "`hf auth login` or HF_TOKEN. It is never written to a file."},
     )  # fmt: skip
 
 
@@ -165,17 +174,21 @@ class StreamArguments:
 
     streaming: bool = field(
         default=False,
-        metadata={"help": "Read the data set as it comes instead of downloading it; needs --max_steps."},
+        metadata={"help": "Read --dataset_name during training without downloading it first; needs --max_steps."},
     )
     shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "Recordings of a stream from which the next one is drawn."}
+        default=1000, metadata={"help": "With --streaming, the number of recordings from which the next one is drawn."}
     )
     interleave_datasets: list[str] = field(
-        default_factory=list, metadata={"help": "Further data sets (names, or folders) to mix in.", "nargs": "+"}
+        default_factory=list,
+        metadata={"help": "Further data sets (names or folders) to mix with the first one.", "nargs": "+"},
     )
     interleave_probabilities: list[float] = field(
         default_factory=list,
-        metadata={"help": "How often a recording comes from the first data set, the second, ...", "nargs": "+"},
+        metadata={
+            "help": "Share of recordings from each data set, the first one included; they add up to 1.",
+            "nargs": "+",
+        },
     )
 
 
@@ -183,12 +196,14 @@ class StreamArguments:
 class ProbeArguments:
     """Probes of the representations while they are learned."""
 
-    eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations."})
+    eval_steps: int = field(default=0, metadata={"help": "Steps between two probes of the representations; 0: none."})
     probe_dataset_name: str | None = field(
-        default=None, metadata={"help": "Labeled data set for the probes; its test split is not touched."}
+        default=None, metadata={"help": "Labeled data set for the probes; its test split is not used."}
     )
-    probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    probe_train_dir: str | None = field(default=None, metadata={"help": "A folder of labeled recordings instead."})
+    probe_dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of that data set."})
+    probe_train_dir: str | None = field(
+        default=None, metadata={"help": "A folder of labeled recordings for the probes, instead of a data set."}
+    )
     probe_label_column_name: str = field(default="label", metadata={"help": "The column that the probes predict."})
     probe_split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
@@ -201,11 +216,12 @@ class SparsityArguments:
 
     sparsity_method: str | None = field(
         default=None,
-        metadata={"help": "Train a sparse encoder: random mask, pruning, or a mask that moves.",
+        metadata={"help": "Train a sparse encoder: a fixed random mask (static), pruning (magnitude), or a mask that "
+                  "changes (rigl, set).",
                   "choices": SPARSITY_METHODS},
     )  # fmt: skip
     density: float = field(
-        default=1.0, metadata={"help": "Share of the encoder's weights that a sparse one has in the end."}
+        default=1.0, metadata={"help": "With --sparsity_method, the share of the encoder's weights that remain."}
     )
 
 
@@ -235,30 +251,36 @@ class RunArguments(HubArguments, CheckpointArguments, OptimizationArguments, Dat
 
 @dataclass(kw_only=True)
 class PretrainArguments(SparsityArguments, ProbeArguments, StreamArguments, RunArguments):
-    """Arguments of pre-training."""
+    """Pre-train an encoder on unlabeled recordings."""
 
     preset: str = field(
-        default="strong", metadata={"help": "Model, features and distortions.", "choices": PRESET_NAMES}
+        default="strong", metadata={"help": "Model, features, crops and distortions.", "choices": PRESET_NAMES}
     )
-    objective: str = field(default="bt", metadata={"help": "Objective.", "choices": OBJECTIVE_NAMES})
+    objective: str = field(
+        default="bt",
+        metadata={"help": "Objective that compares the views (docs/objectives.md).", "choices": OBJECTIVE_NAMES},
+    )
     redundancy_loss_weight: float | None = field(
-        default=None, metadata={"help": "lambda of bt and mbt; by default the preset's."}
+        default=None,
+        metadata={"help": "Lambda, the weight of the redundancy term of bt and mbt; by default the preset's."},
     )
     views: str | None = field(
         default=None,
-        metadata={"help": "Two distortions of one crop, or of two crops of an utterance; by default the preset's.",
+        metadata={"help": "Distort one crop twice, or two crops of a recording; by default the preset's.",
                   "choices": ["same_crop", "two_crops"]},
     )  # fmt: skip
-    crop_seconds: float | None = field(default=None, metadata={"help": "Length of a crop; by default the preset's."})
+    crop_seconds: float | None = field(
+        default=None, metadata={"help": "Length of a crop in seconds; by default the preset's."}
+    )
     config_overrides: str | None = field(
-        default=None, metadata={"help": "JSON object of further MBTConfig arguments."}
+        default=None, metadata={"help": "JSON object of MBTConfig arguments that replace the preset's."}
     )
     feature_overrides: str | None = field(
-        default=None, metadata={"help": "JSON object of further MBTFeatureExtractor arguments."}
+        default=None, metadata={"help": "JSON object of MBTFeatureExtractor arguments that replace the preset's."}
     )
     augmentation: str | None = field(
         default=None,
-        metadata={"help": "JSON object of MBTAugmentation's arguments instead of the preset's distortions."},
+        metadata={"help": "JSON object of MBTAugmentation arguments that replaces the preset's distortions."},
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, data order and distortions."})
 
@@ -292,12 +314,12 @@ class PretrainArguments(SparsityArguments, ProbeArguments, StreamArguments, RunA
 
 @dataclass(kw_only=True)
 class FinetuneArguments(RunArguments):
-    """Arguments of fine-tuning."""
+    """Train a classifier on labeled recordings, and measure it."""
 
     model_name_or_path: list[str] = field(
         default_factory=list,
-        metadata={"help": "Pre-trained models (folders or Hub names; MBT, wav2vec 2.0, HuBERT, WavLM and alike, AST, "
-                  "Whisper), and the controls `random` (an encoder as it is initialized), "
+        metadata={"help": "Pre-trained models (folders or names on the Hub: MBT, wav2vec 2.0, HuBERT, WavLM and "
+                  "similar, AST, Whisper), and the controls `random` (an encoder with random weights), "
                   "`supervised` (trained from scratch) and `stats` (log-mel statistics).",
                   "nargs": "+"},
     )  # fmt: skip
@@ -308,57 +330,59 @@ class FinetuneArguments(RunArguments):
     )  # fmt: skip
     label_map: str | None = field(
         default=None,
-        metadata={"help": "JSON object, or a file that holds one, of labels and their new names; null leaves out what "
-                  "bears a label, and \"*\" names all others."},
+        metadata={"help": "JSON object, or a file with one, from labels to new names; null leaves a class out, and "
+                  "\"*\" stands for all other labels."},
     )  # fmt: skip
     segment_unit: str = field(
         default="seconds",
-        metadata={"help": "What the times of segments count.", "choices": ["seconds", "samples"]},
+        metadata={"help": "Unit of the start and end of segments.", "choices": ["seconds", "samples"]},
     )
     max_train_frames: int = field(
         default=100_000,
-        metadata={"help": "Frames that a linear head learns from, about so many at most; a stratified choice."},
+        metadata={"help": "With segments, about the largest number of frames to train on; a stratified choice."},
     )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
     )
     label_fraction: list[float] = field(
         default_factory=lambda: [1.0],
-        metadata={"help": "Shares of the labels, those of training and of validation clips.", "nargs": "+"},
+        metadata={
+            "help": "Shares of the labels to use, of the training and the validation split; 1 is all.",
+            "nargs": "+",
+        },
     )
     seed: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Seeds of label choice, new weights and data order."}
+        default_factory=lambda: [0], metadata={"help": "Seeds of the choice of labels, new weights and data order."}
     )
     freeze_encoder: bool = field(
         default=False,
-        metadata={"help": "Fit a linear classifier on the frozen encoder, its kind chosen on validation, and "
-                  "leave it at that instead of training the whole network from there; steps, learning rates and the "
-                  "like then play no part."},
+        metadata={"help": "Only fit a linear classifier on the frozen encoder, its kind chosen on validation, instead "
+                  "of also training the whole network. Options of training, such as steps, then have no effect."},
     )  # fmt: skip
-    max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this."})
+    max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this length."})
     preset: str = field(
         default="strong",
-        metadata={"help": "Architecture of the controls, where no pre-trained model gives it.",
+        metadata={"help": "Architecture of the controls, if no MBT model is named.",
                   "choices": PRESET_NAMES},
     )  # fmt: skip
     augmentation: str | None = field(
         default=None,
-        metadata={"help": "JSON object of MBTAugmentation's arguments; by default masks over time and frequency. Only "
+        metadata={"help": "JSON object of MBTAugmentation arguments; by default masks over time and frequency. Only "
                   "for MBT models: others are masked as their own config says."},
     )  # fmt: skip
     eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
     num_train_epochs: float = field(
         default=0.0,
-        metadata={"help": "Passes over the data; 0 is as many as the number of labels asks for."},
+        metadata={"help": "Passes over the data; with 0, the number of labels decides."},
     )
     encoder_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of the encoder, --learning_rate being that of the classifier; by default "
-                  "3e-4 for MBT and 3e-5 for other models."},
+        metadata={"help": "Learning rate of the encoder; --learning_rate is that of the classifier. By default 3e-4 "
+                  "for MBT and 3e-5 for other models."},
     )  # fmt: skip
     supervised_learning_rates: list[float] = field(
         default_factory=lambda: [1e-3, 3e-3],
-        metadata={"help": "Learning rates of `supervised`, of which validation chooses one.", "nargs": "+"},
+        metadata={"help": "Learning rates to try for `supervised`; validation chooses one.", "nargs": "+"},
     )
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per process and step."})
 

@@ -38,7 +38,8 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
 
     A mistake ends the process with a sentence that names the nearest right argument.
     """
-    parser = _Parser([arguments_class], allow_abbrev=False)  # pyright: ignore[reportArgumentType]
+    description = f"{arguments_class.__doc__} A YAML recipe may stand in front of the options, which override it."
+    parser = _Parser([arguments_class], allow_abbrev=False, description=description)  # pyright: ignore
     parser.add_argument(DEBUG, action="store_true", help=DEBUG_HELP)
     for action in parser._actions:
         if action.option_strings[0].startswith("--no_"):

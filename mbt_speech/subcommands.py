@@ -36,7 +36,7 @@ class _CommandParser(OneSentence):
     def parse_known_args(self, args=None, namespace=None) -> tuple[Namespace, list[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Parses a command that is called, once its module has been imported."""
         module = require(self.command.module, self.command.extra, f"`{self.prog}`")
-        self.description = module.__doc__
+        self.description = (module.__doc__ or "").partition("\n\nAxes:")[0]  # a legend for readers of the code
         module.add_arguments(self)
         self.set_defaults(main=getattr(module, "main", None))
         return super().parse_known_args(args, namespace)

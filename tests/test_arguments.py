@@ -122,3 +122,11 @@ def test_a_faithful_preset_brings_the_batch_of_the_paper(words, batch_size):
     args = parse_arguments(PretrainArguments, ["--train_dir", "x", "--output_dir", "y", *words.split()])
     assert args.per_device_train_batch_size == batch_size
     assert args.num_train_epochs == 50
+
+
+@pytest.mark.parametrize("arguments_class", [PretrainArguments, FinetuneArguments])
+def test_help_says_what_the_script_does_and_that_it_takes_a_recipe(arguments_class, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(arguments_class, ["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"{arguments_class.__doc__} A YAML recipe may" in words

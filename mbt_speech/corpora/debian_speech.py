@@ -2,9 +2,9 @@
 
     mbt prepare debian_speech --output_dir data/debian_speech
 
-The recordings come by apt-get (Debian, Ubuntu; nothing is installed), or from a folder of .deb files. `pool`,
-`speaker`, `gender`, `nato` and `words` are each a --train_dir: 16 kHz mono wav and metadata.csv. docs/real_speech.md
-says what is in them, and under which licenses.
+The packages are downloaded with apt-get (on Debian or Ubuntu; nothing is installed), or read from a folder of .deb
+files. The result is five folders, `pool`, `speaker`, `gender`, `nato` and `words`, each for --train_dir: 16 kHz mono
+wav files and metadata.csv. docs/real_speech.md describes contents and licenses.
 """
 
 import csv
@@ -32,8 +32,8 @@ CONTENTS_NAME = "contents.md"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--output_dir", type=Path, required=True, help="where the pool and the tasks go")
-    parser.add_argument("--packages_dir", type=Path, help="a folder that holds the .deb files: nothing is downloaded")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the pool and the tasks")
+    parser.add_argument("--packages_dir", type=Path, help="a folder with the .deb files, instead of downloading them")
 
 
 def main(args: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Describe a public data set for training, or build one: each set is a command of its own.
+"""Prepare a public data set for training, or build one: each set is a command of its own.
 
 mbt prepare librispeech data/LibriSpeech --output_dir data/librispeech
 mbt prepare synthetic --size small
@@ -12,7 +12,7 @@ PUBLIC, SYNTHETIC = "mbt_speech.corpora.public_sets", "mbt_speech.corpora.synthe
 SETS = {
     "crema_d": Command(PUBLIC, "CREMA-D: six emotions, speakers"),
     "debian_speech": Command(
-        "mbt_speech.corpora.debian_speech", "real speech from Debian packages: a pool, four tasks", "real"
+        "mbt_speech.corpora.debian_speech", "real speech from Debian packages: pre-training and four tasks", "real"
     ),
     "five_leaders": Command(PUBLIC, "speeches of five political leaders: speakers"),
     "librispeech": Command(PUBLIC, "LibriSpeech: speakers, gender"),

@@ -1,8 +1,8 @@
-"""Describe a public data set, as it is unpacked, by a metadata file that `--train_dir` takes: labels and splits.
+"""Write a metadata file for an unpacked public data set, with labels and splits, to give its folder as `--train_dir`.
 
     mbt prepare speech_commands data/speech_commands_v0.02 --output_dir data/commands_35
 
-The recordings stay where they are; `docs/datasets.md` says where each set comes from and what it must look like.
+The recordings stay where they are. `docs/datasets.md` says where to get each data set, and which files it needs.
 """
 
 import csv
@@ -37,9 +37,11 @@ BLOCK_SHARE = 0.1  # of a speaker's clips, for validation and for the test each
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("folder", type=Path, help="where the set was unpacked")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the metadata file: the --train_dir")
-    parser.add_argument("--test_dir", type=Path, help="speech_commands_12: where its own test set was unpacked")
+    parser.add_argument("folder", type=Path, help="folder of the unpacked data set")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for the metadata file, later the --train_dir"
+    )
+    parser.add_argument("--test_dir", type=Path, help="for speech_commands_12: folder of its unpacked test set")
 
 
 def main(args: Namespace) -> None:

@@ -1,9 +1,9 @@
-"""Pre-train over a grid of arguments, fit linear heads on every encoder, and draw accuracy over the grid.
+"""Pre-train over a grid of options, fit linear classifiers on every encoder, and draw accuracy over the grid.
 
     mbt ablation recipes/ablations/density.yaml
 
-`runs/ablations/<name>` then holds an encoder for each cell of the grid, `results.csv`, `results.md` and
-`accuracy.png`. What is done is not done again: a second call goes on where the first one stopped.
+`runs/ablations/<name>` then contains an encoder for each cell of the grid, `results.csv`, `results.md` and
+`accuracy.png`. A second call continues one that was stopped.
 """
 
 import hashlib
@@ -76,8 +76,8 @@ class Ablation:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("recipe", type=Path, help="a YAML file of recipes/ablations")
-    parser.add_argument("--output_dir", type=Path, help="by default runs/ablations/NAME")
+    parser.add_argument("recipe", type=Path, help="a YAML file with a grid, such as those in recipes/ablations")
+    parser.add_argument("--output_dir", type=Path, help="folder for the results (default: runs/ablations/NAME)")
 
 
 def main(args: Namespace) -> None:

@@ -1,7 +1,7 @@
-"""Pre-train on real speech and compare frozen encoders on four tasks: both objectives, two controls, shares of labels.
+"""Pre-train on real speech with BT and MBT, and compare frozen encoders with two controls on four tasks.
 
-The recordings come from Debian packages (docs/real_speech.md). `runs/real` then holds checkpoints, results.csv, the
-table results.md and its pictures. What is done is not done again: a second call goes on where the first one stopped.
+The recordings come from Debian packages (docs/real_speech.md), which are downloaded. `runs/real` then contains the
+encoders, results.csv, the table results.md and pictures. A second call continues one that was stopped.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -32,7 +32,11 @@ SEEDS = (0, 1, 2)
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
-        "--seed", type=int, nargs="+", default=[0], help="seeds of pre-training; three or more compare BT and MBT"
+        "--seed",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="seeds of pre-training (default: 0); with three or more, BT and MBT are compared",
     )
 
 

@@ -2,8 +2,9 @@
 
     mbt embed runs/mine recordings/ --output embeddings.npz
 
-A .npz file holds `files` (N,) and `embeddings` (N, H); a table has a row for each recording. With `--each_window` both
-hold `start_seconds` and `end_seconds` too, and a recording that is longer than a window has several rows.
+A .npz file contains the arrays `files` (recordings,) and `embeddings` (recordings, width); a table has a row for each
+recording. With `--each_window`, recordings that are longer than a window have several rows, with `start_seconds` and
+`end_seconds`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -26,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_shared_arguments(parser)
     add_recordings(parser)
-    add_output(parser, required=True, help="file to write")
+    add_output(parser, required=True, help="file to write: .npz, .csv or .parquet")
 
 
 def main(args: Namespace) -> None:

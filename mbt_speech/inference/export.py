@@ -2,9 +2,9 @@
 
     mbt export runs/mine --output mine.onnx
 
-The file takes `input_values` (B, S), a batch of clips of one length at the extractor's sampling rate, and gives
-`logits` (B, K) of a fine-tuned checkpoint, or `pooler_output` (B, H) and `last_hidden_state` (B, T', H) of a
-pre-trained one. Its metadata hold `sampling_rate` and, with logits, `id2label`.
+The input of the file is `input_values` (B, S): a batch of B clips of S samples each, at the extractor's sampling rate.
+The output is `logits` (B, K) for K classes if the checkpoint is a classifier, and otherwise `pooler_output` (B, H) and
+`last_hidden_state` (B, T', H) with T' frames. The metadata contain `sampling_rate` and, for a classifier, `id2label`.
 
 Axes: B clips, S samples, T frames, F bins of the Fourier transform, M mel bins, T' output frames, H hidden size,
 K classes.
@@ -144,9 +144,13 @@ def largest_difference(model: WaveformModel, session: Any, waveforms: Tensor) ->
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("model_name_or_path", help="a folder, or a name on the Hub")
+    parser.add_argument("model_name_or_path", help="the model: a folder, or a name on the Hub")
     parser.add_argument("--output", default="model.onnx", help="file to write (default: model.onnx)")
-    parser.add_argument("--quantize", action="store_true", help="8-bit weights: about a quarter of the size")
+    parser.add_argument(
+        "--quantize",
+        action="store_true",
+        help="store weights in 8 bits: about a third of the size, but slower and less exact",
+    )
 
 
 def main(args: Namespace) -> None:

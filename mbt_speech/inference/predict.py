@@ -1,7 +1,10 @@
-"""Classify sound files: a JSON line for each recording, or a table with a row for each class that is named.
+"""Classify sound files by a fine-tuned model.
 
-mbt predict runs/speaker a.wav b.flac
-mbt predict runs/speaker recordings/ --output predictions.csv
+    mbt predict runs/speaker a.wav b.flac
+    mbt predict runs/speaker recordings/ --output predictions.csv
+
+Without `--output`, a JSON line is printed for each recording, with its most likely classes. A table has a row for each
+of these classes.
 """
 
 import json
@@ -25,8 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_shared_arguments(parser)
     add_recordings(parser)
-    parser.add_argument("--top_k", type=whole_number, default=5, help="classes for each recording (default: 5)")
-    add_output(parser, required=False, help=".csv or .parquet file to write instead of printing")
+    parser.add_argument(
+        "--top_k", type=whole_number, default=5, help="number of classes to give for each recording (default: 5)"
+    )
+    add_output(parser, required=False, help="table to write instead of printing: .csv or .parquet")
 
 
 def main(args: Namespace) -> None:

@@ -29,32 +29,34 @@ MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS = 0.1, 3_600.0
 
 def add_shared_arguments(parser: ArgumentParser) -> None:
     """Adds what the commands that open a checkpoint have in common."""
-    parser.add_argument("model_name_or_path", help="a folder, or a name on the Hub")
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("model_name_or_path", help="the model: a folder, or a name on the Hub")
+    parser.add_argument("--device", default="cpu", help="such as cpu, cuda or mps (default: cpu)")
     parser.add_argument(
-        "--batch_size", type=whole_number, default=16, help="windows of recordings computed at a time (default: 16)"
+        "--batch_size",
+        type=whole_number,
+        default=16,
+        help="windows computed at a time; fewer need less memory (default: 16)",
     )
     parser.add_argument(
         "--window_seconds",
         type=_seconds,
         default=WINDOW_SECONDS,
-        help="longer recordings are computed in equal windows that are no longer than this, and their outputs "
-        "averaged (default: 20)",
+        help="longer recordings are divided into equal windows, no longer than this, whose results are averaged "
+        "(default: 20)",
     )
     parser.add_argument(
         "--on_bad_audio",
         choices=["raise", "skip"],
         default="raise",
-        help="refuse to start where a header tells of a bad file, and end with an error where one shows later (the "
-        "default); or leave such files out",
+        help="what to do with files that cannot be read: stop with an error (raise, the default), or leave them out",
     )
 
 
 def add_recordings(parser: ArgumentParser) -> None:
     """Adds the arguments that name recordings, and that ask for a row for each window."""
-    parser.add_argument("recordings", nargs="+", help="sound files, and folders of them")
+    parser.add_argument("recordings", nargs="+", help="sound files, or folders of them")
     parser.add_argument(
-        "--each_window", action="store_true", help="a row for each window, with its times, and no mean over them"
+        "--each_window", action="store_true", help="give a row for each window, with its times, instead of the average"
     )
 
 

@@ -3,7 +3,8 @@
     mbt verify runs/mine a.wav b.wav
     mbt verify runs/mine --trials trials.txt --trials_dir recordings --save_threshold
 
-A list of pairs gives the equal error rate, the minimal detection cost and the threshold of equal errors.
+For a list of pairs, in lines such as `1 a.wav b.wav` (1: the same speaker, 0: another), this prints the equal error
+rate (`eer`), the minimal detection cost (`min_dcf`) and the threshold of equal errors.
 
 Axes: P pairs (trials).
 """
@@ -26,12 +27,16 @@ TARGET_PRIOR = 0.05
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_shared_arguments(parser)
-    parser.add_argument("recordings", nargs="*", help="two sound files")
-    parser.add_argument("--threshold", type=float, help="least cosine of one speaker (default: the checkpoint's)")
-    parser.add_argument("--trials", type=Path, help="a list of pairs in VoxCeleb's format instead of two files")
-    parser.add_argument("--trials_dir", type=Path, default=Path(), help="folder that its file names start from")
+    parser.add_argument("recordings", nargs="*", help="two sound files to compare")
     parser.add_argument(
-        "--save_threshold", action="store_true", help="keep the threshold of equal errors in the model"
+        "--threshold", type=float, help="cosine from which on it is one speaker (default: that stored in the model)"
+    )
+    parser.add_argument("--trials", type=Path, help="a list of pairs, in VoxCeleb's format, instead of two files")
+    parser.add_argument(
+        "--trials_dir", type=Path, default=Path(), help="folder of the files in the list (default: the current one)"
+    )
+    parser.add_argument(
+        "--save_threshold", action="store_true", help="store the threshold of equal errors in the model"
     )
 
 

@@ -181,8 +181,8 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
     fractions = sorted({point.label_fraction for point in curves})
     sections = [
         f"Top-1 accuracy in % on {results[0]['num_test']} test {results[0]['unit']}, mean ± half of the 95 % interval "
-        f"over seeds; always naming the most frequent class scores {100 * results[0]['chance']:.1f}. Hyper-parameters "
-        "are chosen on the validation split; the test split is used once for each classifier."
+        f"over seeds; always predicting the most frequent class scores {100 * results[0]['chance']:.1f}. "
+        "Hyper-parameters are chosen on the validation split; the test split is used once for each classifier."
     ]
     rows = []
     for method, encoder in dict.fromkeys((point.method, point.encoder) for point in curves):

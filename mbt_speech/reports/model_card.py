@@ -9,7 +9,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from mbt_speech.arguments import SYNTHETIC, RunArguments
+from mbt_speech.arguments import CONTROLS, SYNTHETIC, RunArguments
 from mbt_speech.data.sources import source
 from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
@@ -20,18 +20,18 @@ from .software import software_versions
 from .tables import markdown_table
 
 PAPER = "https://arxiv.org/abs/2309.03619"
-METHOD = f"redundancy reduction between two views of each crop ([arXiv 2309.03619]({PAPER}))"
+METHOD = f"invariance and redundancy reduction between two distorted views of speech ([arXiv 2309.03619]({PAPER}))"
 CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
 TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
 TAGS_OF_OTHERS = ["speech", "audio"]
 DIAGNOSTICS = {
     "loss": "loss",
-    "loss_floor": "floor of the loss for this batch and number of latents",
+    "loss_floor": "lowest loss that is possible with this batch size and number of latents",
     "invariance_loss": "invariance term",
     "redundancy_loss": "redundancy term, unweighted",
-    "mean_correlation": "mean C_ii of two views",
-    "off_diagonal_rms": "root mean square of C_ij",
-    "effective_rank": "effective rank of the projections",
+    "mean_correlation": "mean of the diagonal of the cross-correlation of two views, C_ii (1: they agree)",
+    "off_diagonal_rms": "root mean square of the off-diagonal, C_ij (0: no redundancy)",
+    "effective_rank": "effective rank of the projections: how many dimensions are in use",
     "representation_effective_rank": "effective rank of the representations",
 }
 EMBED = """\
@@ -96,9 +96,9 @@ def write_pretraining_card(
         f"## At step {last_step['step']}\n\n" + markdown_table(["", ""], measured.items()),
         _pictures(args, {"loss.png": "Losses", "cross_correlation.png": "Cross-correlation of the latents"}),
         _limits(
-            f"It was trained on {plain(source(args))} and nothing else, at {sampling_rate} Hz, in the crops named "
-            "above: other languages, rooms, microphones and lengths are untried.",
-            "Its representations tell voices apart: where recordings are personal data, so are they.",
+            f"It was trained only on {plain(source(args))}, at {sampling_rate} Hz, in the crops named above. It was "
+            "not tested on other languages, rooms, microphones and lengths.",
+            "Its representations can tell voices apart: if recordings are personal data, so are they.",
         ),
     ]
     _write(args, "feature-extraction", sections)
@@ -126,7 +126,7 @@ def write_classifier_card(
         mean = f"{100 * row['mean']:.1f}{spread}"
         share = f"{100 * row['label_fraction']:g} %"
         rows.append([row["method"], row["encoder"], share, mean, row["count"]])
-    head = ["encoder", "", "share of labels", "test accuracy %", "seeds"]
+    head = ["encoder", "frozen or trained", "share of labels", "test accuracy in %", "seeds"]
     models = [row for row in table.to_dict("records") if can_be_saved(row)]
     best = max(models, key=validation_rank)
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
@@ -136,20 +136,21 @@ def write_classifier_card(
     code = CLASSIFY_FRAMES if of_frames else CLASSIFY if is_mbt else CLASSIFY_OTHERS
     kind = "trained model" if best["encoder"] == TRAINED else "MBT model"
     sections = [
-        f"Names the {plain(best['task'])} of {'every frame' if of_frames else 'a recording'} of speech: one of "
-        f"{len(labels)} ({shown}). {_origin(best, config)}",
+        f"Predicts the {plain(best['task'])} of {'every frame' if of_frames else 'a recording'} of speech: one of "
+        f"{len(labels)} classes ({shown}). {_origin(best, config)}",
         _snippet(code, args, sampling_rate=sampling_rate),
         "## Results\n\n"
         f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
-        f"always naming the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation over "
-        f"seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
+        f"always predicting the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation "
+        f"over seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
         f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
         f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n"
         + markdown_table(head, rows),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
-            f"It names one of its {len(labels)} classes for every recording, also for one that is of none of them.",
-            f"The accuracies are of {plain(source(args))}; other languages, rooms and microphones are untried.",
+            f"It predicts one of its {len(labels)} classes for every recording, even if none fits.",
+            f"The accuracies are those on {plain(source(args))}. Other languages, rooms and microphones were not "
+            "tested.",
         ),
     ]
     evaluation = EvalResult(
@@ -168,17 +169,19 @@ def write_classifier_card(
 
 
 def _origin(best: Mapping[str, Any], config: PreTrainedConfig) -> str:
+    if best["method"] in CONTROLS:
+        return f"Its encoder, `{best['method']}`, was not pre-trained: the model is a control, for comparison."
     if config.model_type == MBTConfig.model_type:
-        return f"The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER})) or is a control."
+        return f"The encoder was pre-trained without labels ([arXiv 2309.03619]({PAPER}))."
     return f"The encoder, a {config.model_type} model, is {plain(best['method'])}, fine-tuned."
 
 
 def _weights(alpha: float | None) -> str:
     if alpha is None or pd.isna(alpha):
         return ""
-    return (
-        f" Its weights lie {alpha:g} of the way from those of the frozen encoder (0) to the fine-tuned network's (1)."
-    )
+    if alpha == 0:
+        return " Fine-tuned weights were not clearly better on validation: the encoder is the frozen one."
+    return f" Its weights are {alpha:g} of the way from the frozen encoder (0) to the fine-tuned network (1)."
 
 
 def _name_on_hub(args: RunArguments) -> str | None:

@@ -1,8 +1,8 @@
-"""Gather everything below `runs` on one page: tables, pictures, protocol, versions.
+"""Collect the results of all runs on one page: tables, pictures, how they were measured, versions.
 
     mbt report --runs_dir runs
 
-`runs/report` then holds `report.md` with its `pictures`, and `report.html`, one file that needs no other.
+`runs/report` then contains `report.md` with its `pictures`, and `report.html`, a single file to send.
 """
 
 import json
@@ -67,8 +67,10 @@ PROTOCOL = """\
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of runs, sweeps and ablations")
-    parser.add_argument("--output_dir", type=Path, help="by default runs_dir/report")
+    parser.add_argument(
+        "--runs_dir", type=Path, default=Path("runs"), help="folder of runs, sweeps and ablations (default: runs)"
+    )
+    parser.add_argument("--output_dir", type=Path, help="folder for the report (default: report in runs_dir)")
 
 
 def main(args: Namespace) -> None:

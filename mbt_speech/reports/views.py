@@ -1,9 +1,9 @@
-"""Draw the features of a recording, and pairs of views of it; write the distorted waveforms.
+"""Draw the features of a recording and pairs of views, its distorted crops; write the distorted waveforms.
 
     mbt show speech.wav other.wav --preset strong
     mbt show speech.wav --run runs/mine --num_pairs 5
 
-`shown` then holds views.png, crop.wav and, where the waveform is distorted, a wav file for each view.
+`shown` then contains views.png, crop.wav and, if the distortions change the waveform, a wav file for each view.
 
 Axes: B crops, S samples, T frames, M features.
 """
@@ -31,15 +31,22 @@ Pair = tuple[Tensor, Tensor]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("file", nargs="+", help="the recording to show, and others to mix it with")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="strong", help="features and distortions")
-    parser.add_argument("--run", type=Path, help="folder of a pre-training run, for its features and distortions")
-    parser.add_argument("--augmentation", help="JSON object of MBTAugmentation's arguments instead")
-    parser.add_argument("--start_seconds", type=float, default=0.0, help="where the crop begins")
-    parser.add_argument("--crop_seconds", type=float, help="its length; by default the preset's")
-    parser.add_argument("--num_pairs", type=int, default=3, help="pairs of views")
-    parser.add_argument("--seed", type=int, default=0, help="of the distortions")
-    parser.add_argument("--output_dir", type=Path, default=Path("shown"), help="where pictures and sounds go")
+    parser.add_argument("file", nargs="+", help="the recording to show, and further ones that mixup may mix with it")
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="strong",
+        help="preset with the features and distortions to show (default: strong)",
+    )
+    parser.add_argument("--run", type=Path, help="folder of a pre-training run whose features and distortions to show")
+    parser.add_argument("--augmentation", help="JSON object of MBTAugmentation arguments, instead of the preset's")
+    parser.add_argument("--start_seconds", type=float, default=0.0, help="start of the crop in seconds (default: 0)")
+    parser.add_argument("--crop_seconds", type=float, help="length of the crop in seconds; by default the preset's")
+    parser.add_argument("--num_pairs", type=int, default=3, help="number of pairs of views (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the distortions (default: 0)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("shown"), help="folder for pictures and sounds (default: shown)"
+    )
 
 
 def main(args: Namespace) -> None:

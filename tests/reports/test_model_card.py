@@ -54,3 +54,18 @@ def test_the_card_of_pre_training_says_how_wide_an_embedding_is(tmp_path):
     args = PretrainArguments(output_dir=str(tmp_path), train_dir=str(tmp_path))
     write_pretraining_card(args, config, encoder_cost(MBTModel(config), 97), {}, {"step": 1, "loss": 2.0}, 16_000)
     assert f"pooler_output  # (1, {config.pooled_size})" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"method": "random"}, "Its encoder, `random`, was not pre-trained"),
+        ({"encoder": "trained", "alpha": 0.0}, "the encoder is the frozen one"),
+        ({"encoder": "trained", "alpha": 0.5}, "0.5 of the way from the frozen encoder"),
+    ],
+)
+def test_the_card_of_a_classifier_says_where_its_weights_come_from(changes, sentence, tmp_path):
+    args = FinetuneArguments(output_dir=str(tmp_path), model_name_or_path=["runs/mbt"], train_dir=str(tmp_path))
+    row = RESULT | {"seed": 0, "validation_accuracy": 0.5, "accuracy": 0.6} | changes
+    write_classifier_card(args, MBTConfig(num_labels=2), [row], 16_000)
+    assert sentence in (tmp_path / "README.md").read_text()

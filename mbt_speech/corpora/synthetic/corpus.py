@@ -1,10 +1,10 @@
-"""Build the corpus of synthetic speech, which the demo and the tests use, and say what is in it.
+"""Build the corpus of synthetic speech that the demo and the tests use, and print what it contains.
 
     mbt prepare synthetic --size small --output_dir data/synthetic
 
-`load_corpus("small")` gives a `DatasetDict` of two splits: `unlabelled`, sentences for pre-training; and `labelled`,
-the 35 words of Speech Commands by *other* speakers in one-second clips, with labels. The speech comes from espeak-ng
-and passes through synthetic rooms, microphones and noise: results on it rank methods and say nothing of real voices.
+`load_corpus("small")` returns a `DatasetDict` of two splits: `unlabelled`, sentences for pre-training; and `labelled`,
+the 35 words of Speech Commands by *other* speakers in one-second clips, with labels. espeak-ng speaks them; synthetic
+rooms, microphones and noise are added. Results on this corpus compare methods and say nothing about real voices.
 """
 
 import csv
@@ -96,9 +96,9 @@ def corpus_summary(corpus: DatasetDict) -> str:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--size", choices=list(SIZES), default="small", help="how much (default: small)")
-    parser.add_argument("--output_dir", help="write the corpus there too, as wav files with metadata.csv")
-    parser.add_argument("--num_proc", type=int, help="helper processes at once (default: one for each CPU)")
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="size of the corpus (default: small)")
+    parser.add_argument("--output_dir", help="folder to write the corpus to, as wav files with metadata.csv")
+    parser.add_argument("--num_proc", type=int, help="number of helper processes (default: one for each CPU)")
 
 
 def main(args: Namespace) -> None:
