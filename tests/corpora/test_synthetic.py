@@ -1,4 +1,4 @@
-"""The built-in synthetic corpus: what it promises about labels, splits, sound, determinism and its cache."""
+"""The built-in synthetic corpus: what it promises about labels, splits, determinism and its cache."""
 
 import csv
 import io
@@ -20,13 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from feature_extraction import MBTFeatureExtractor
 from mbt_speech.corpora.synthetic import corpus as corpus_module
-from mbt_speech.corpora.synthetic import degradation
 from mbt_speech.corpora.synthetic.build import build_corpus
 from mbt_speech.corpora.synthetic.corpus import corpus_summary, load_corpus
 from mbt_speech.corpora.synthetic.plan import SIZES, CorpusSize, plan_labelled, plan_unlabelled
-from mbt_speech.corpora.synthetic.synthesis import SynthesisJob, Utterance, place, say_within
-from mbt_speech.corpora.synthetic.text import KEYWORDS, sentence
-from mbt_speech.corpora.synthetic.voices import STYLES, draw_speaker, voice_file
+from mbt_speech.corpora.synthetic.text import KEYWORDS
 from mbt_speech.data.segments import holds_segments, read_segments
 
 LABELS = ("speaker", "gender", "keyword", "style")
@@ -179,165 +176,6 @@ def test_the_sizes_hold_what_they_promise():
     assert SIZES["small"].unlabelled_speakers >= 60
 
 
-def test_women_and_men_differ_in_pitch_and_formants_and_overlap():
-    rng = np.random.default_rng(0)
-    women, men = ([draw_speaker("x", gender, rng) for _ in range(300)] for gender in ("female", "male"))
-    for attribute in (lambda s: s.pitch_hz, lambda s: np.mean(s.formant_scale)):
-        high, low = (np.array([attribute(speaker) for speaker in speakers]) for speakers in (women, men))
-        assert np.median(high) > 1.1 * np.median(low)
-        assert np.percentile(high, 2) < np.percentile(low, 98)
-
-
-def test_a_voice_file_carries_the_speakers_pitch_and_the_styles_factor():
-    speaker = draw_speaker("x", "female", np.random.default_rng(0))
-    pitch = {}
-    for style in STYLES:
-        lines = dict(line.split(" ", 1) for line in voice_file(speaker, style).splitlines())
-        base, top = map(int, lines["pitch"].split())
-        assert base < top
-        assert all(0 <= int(amplitude) <= 255 for amplitude in lines["tone"].split()[1::2])
-        pitch[style] = base
-    assert pitch["loud"] == pytest.approx(speaker.pitch_hz * STYLES["loud"].pitch, abs=0.5)
-    assert pitch["soft"] < pitch["plain"] < pitch["lively"]
-
-
-def test_a_sentence_has_about_the_words_asked_for_and_hardly_ever_repeats():
-    rng = np.random.default_rng(0)
-    sentences = [sentence(9, rng) for _ in range(500)]
-    lengths = [len(words.split()) for words in sentences]
-    assert min(lengths) >= 8
-    assert 9 < np.mean(lengths) < 13
-    assert len(set(sentences)) == 500
-
-
-class _SlowSpeaker:
-    """Takes 90 seconds per word and minute of rate, as espeak-ng would for one very long word."""
-
-    sampling_rate = 22_050
-
-    def say(self, text, voice, rate_wpm, pitch):
-        seconds = 90 / rate_wpm
-        return np.ones(int(self.sampling_rate * (seconds + 0.1)), np.int16), [("a", 0.05, 0.05 + seconds)]
-
-
-def test_a_word_that_does_not_fit_is_said_faster():
-    utterance = Utterance("word", "voice", 60, 50, 0.9, 1.0, 0.0, (0,), (0,))
-    _, phones = say_within(_SlowSpeaker(), utterance)
-    assert 0.7 < phones[0][2] - phones[0][1] <= 0.9
-
-
-def test_placing_a_word_moves_its_phones_along_with_its_samples():
-    speech = np.zeros(22_050, np.int16)
-    speech[4410:8820] = 16_384
-    offsets = set()
-    for seed in range(20):
-        clip, phones = place(speech, [("a", 0.2, 0.4)], 22_050, 1.0, np.random.default_rng(seed))
-        assert clip.shape == (22_050,)
-        spoken = np.flatnonzero(clip) / 22_050
-        assert phones == [("a", pytest.approx(spoken[0], abs=1e-4), pytest.approx(spoken[-1], abs=1e-4))]
-        assert clip.max() == 0.5
-        offsets.add(round(spoken[0], 1))
-    assert len(offsets) > 4
-
-
-def flat_room(**changes) -> degradation.Room:
-    flat = {
-        "reverberation_seconds": 0.3,
-        "direct_to_reverberant_db": 200.0,
-        "first_reflection_seconds": 0.005,
-        "microphone_hz": np.array([50.0, 8000.0]),
-        "microphone_db": np.zeros(2),
-        "noise_slope": 1.0,
-    }
-    return degradation.Room(**{**flat, **changes})
-
-
-def tone(rate: int, seconds: float) -> np.ndarray:
-    times = np.arange(int(rate * seconds)) / rate
-    return (np.sin(2 * np.pi * 1000 * times) * np.hanning(times.size) * 0.1).astype(np.float32)
-
-
-def record_tone(room: degradation.Room, seed: int = 0, effort_db: float = 0.0) -> np.ndarray:
-    crowd = np.random.default_rng(1).integers(-3000, 3000, (4, 100_000)).astype(np.int16)
-    rng = np.random.default_rng(seed)
-    return degradation.record(tone(22_050, 1.0), 22_050, 16_000, room, crowd, effort_db, rng) / 32_768
-
-
-def test_resampling_keeps_a_tone():
-    resampled = degradation.resample(tone(22_050, 1.0), 22_050, 16_000) / 32_768
-    np.testing.assert_allclose(resampled, tone(16_000, 1.0) / tone(16_000, 1.0).max() * 0.5, atol=2e-3)
-
-
-def test_a_dry_quiet_room_with_a_flat_microphone_changes_only_the_level(monkeypatch):
-    monkeypatch.setattr(degradation, "SNR_DB", (150.0, 150.0))
-    monkeypatch.setattr(degradation, "LEVEL_DBFS", (-20.0, -20.0))
-    recorded = record_tone(flat_room())
-    assert 10 * np.log10(np.mean(recorded**2)) == pytest.approx(-20, abs=0.01)
-    expected = tone(16_000, 1.0) / np.sqrt(np.mean(tone(16_000, 1.0) ** 2)) * 0.1
-    np.testing.assert_allclose(recorded, expected, atol=1e-3)
-
-
-@pytest.mark.parametrize("snr_db", [3.0, 15.0])
-@pytest.mark.parametrize("seed", range(4))  # both sorts of noise are among them
-def test_the_signal_to_noise_ratio_is_the_one_drawn(monkeypatch, snr_db, seed):
-    monkeypatch.setattr(degradation, "SNR_DB", (snr_db, snr_db))
-    recorded, clean = record_tone(flat_room(), seed), tone(16_000, 1.0).astype(float)
-    voice = clean * (recorded @ clean) / (clean @ clean)
-    measured_db = 10 * np.log10(np.mean(voice**2) / np.mean((recorded - voice) ** 2))
-    assert measured_db == pytest.approx(snr_db, abs=1.0)
-
-
-def test_who_speaks_louder_is_recorded_louder(monkeypatch):
-    monkeypatch.setattr(degradation, "LEVEL_DBFS", (-30.0, -30.0))
-    levels_db = [10 * np.log10(np.mean(record_tone(flat_room(), 0, effort_db) ** 2)) for effort_db in (0, 6)]
-    assert levels_db[1] - levels_db[0] == pytest.approx(6, abs=0.05)
-
-
-@pytest.mark.parametrize("snr_db", [-60.0, 60.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_microphone_that_cuts_the_highs_cuts_them_from_voice_and_noise(monkeypatch, snr_db, seed):
-    monkeypatch.setattr(degradation, "SNR_DB", (snr_db, snr_db))
-    rng = np.random.default_rng(seed)
-    voice = rng.standard_normal(22_050, dtype=np.float32)
-    crowd = rng.integers(-3000, 3000, (4, 100_000)).astype(np.int16)
-    room = flat_room(
-        microphone_hz=np.array([50.0, 1000.0, 4000.0, 8000.0]),
-        microphone_db=np.array([0.0, 0.0, -40.0, -40.0]),
-        noise_slope=0.0,
-    )
-    recorded = degradation.record(voice, 22_050, 16_000, room, crowd, 0.0, rng)
-    power = np.abs(np.fft.rfft(recorded)) ** 2
-    cut_db = 10 * np.log10(power[200:900].mean() / power[5000:7000].mean())
-    assert cut_db == pytest.approx(40, abs=1.5)
-
-
-@pytest.mark.parametrize("reverberation_seconds", [0.2, 0.4])
-def test_reverberation_falls_by_60_db_in_its_time(reverberation_seconds):
-    room = flat_room(reverberation_seconds=reverberation_seconds, direct_to_reverberant_db=6.0)
-    responses = [degradation.room_impulse_response(room, np.random.default_rng(seed)) for seed in range(100)]
-    energy = np.mean(np.square(responses), axis=0, dtype=float)
-    assert energy[0] == 1
-    assert 10 * np.log10(1 / energy[1:].sum()) == pytest.approx(6, abs=1)
-    remaining_db = 10 * np.log10(np.cumsum(energy[::-1])[::-1])  # Schroeder's backward integration
-    start, end = int(0.1 * 16_000), int(0.25 * 16_000)
-    slope_db_per_second = (remaining_db[end] - remaining_db[start]) / 0.15
-    assert -60 / slope_db_per_second == pytest.approx(reverberation_seconds, rel=0.15)
-
-
-@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
-def test_noise_has_its_color(slope):
-    log_hz = np.log(np.arange(50, 8000)).astype(np.float32)
-    spectra = [degradation.colored_noise(slope, log_hz, np.random.default_rng(seed)) for seed in range(50)]
-    log_power = np.log(np.mean(np.abs(spectra) ** 2, axis=0))
-    assert np.polyfit(log_hz, log_power, 1)[0] == pytest.approx(-slope, abs=0.05)
-
-
-def test_a_loud_clip_is_turned_down_rather_than_clipped():
-    spiky = np.zeros(16_000, np.float32)
-    spiky[::4000] = 1
-    assert np.abs(degradation.to_level(spiky, -10.0)).max() == round(0.98 * 32_767)
-
-
 @pytest.mark.slow
 def test_the_export_is_a_folder_of_wavs_beside_a_metadata_table(built_twice):
     corpus, _, _, exported = built_twice
@@ -401,24 +239,6 @@ def test_without_espeak_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(ImportError, match=r"pip install \"mbt-speech\[demo\]\""):
         load_corpus("tiny")
-
-
-def test_a_helper_that_fails_is_reported_with_its_speaker_and_reason(tmp_path):
-    _, data, _ = corpus_module._find_espeak()
-    with pytest.raises(RuntimeError, match=r"(?s)speaker c00\d failed.*no-such-library"):
-        build_corpus(SIZES["tiny"], tmp_path / "no-such-library.so", data, tmp_path, 1)
-
-
-def test_a_job_survives_its_journey_to_the_helper():
-    utterances = plan_labelled(CorpusSize(1, ("no",), 2, 0, 0))[0].utterances
-    job = SynthesisJob("library", "folder", "output", None, utterances)
-    assert SynthesisJob.from_json(job.to_json()).to_json() == job.to_json()
-
-
-def test_the_helper_process_starts_without_the_heavy_libraries():
-    heavy = "{'torch', 'datasets', 'transformers', 'scipy', 'pyarrow'}"
-    code = f"import sys, mbt_speech.corpora.synthetic.synthesis; assert not {heavy} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def log_mel_statistics(dataset) -> np.ndarray:

@@ -1,77 +1,15 @@
-"""MBTFeatureExtractor against independent references, by its laws, and as transformers' users call it."""
+"""MBTFeatureExtractor against independent references and by its laws."""
 
-import json
-import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import librosa
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor
-from transformers.testing_utils import CaptureLogger
 
-import modeling_mbt  # noqa: F401 - AutoFeatureExtractor opens the extractor as ours
 from feature_extraction import MBTFeatureExtractor, feature_extraction_mbt
 from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
-
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLING_RATE = 16000
-STRONG: dict[str, Any] = {}
-FAITHFUL: dict[str, Any] = {
-    "feature_size": 513,
-    "hop_length": 512,
-    "win_length": 1024,
-    "n_fft": 1024,
-    "frequency_scale": "linear",
-    "min_frequency": 0.0,
-    "max_frequency": 8000.0,
-}
-DATA_SET: dict[str, Any] = {"mean": -30.0, "std": 17.0}
-BOTH = pytest.mark.parametrize("settings", [STRONG, FAITHFUL], ids=["strong", "faithful"])
-ALL = pytest.mark.parametrize(
-    "settings",
-    [STRONG, FAITHFUL, DATA_SET, {"do_normalize": False}, {"padding_value": -7.0}],
-    ids=["strong", "faithful", "data set", "not normalized", "padding value"],
-)
-
-
-def some_speech(num_samples: int, seed: int = 0) -> np.ndarray:
-    """Returns noise with formants and syllables: broad-band, with quiet and loud moments."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(num_samples) / SAMPLING_RATE
-    voice = sum(np.sin(2 * np.pi * 120 * k * t + rng.uniform(0, 6)) / k for k in range(1, 40))
-    envelope = 0.1 + np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)) ** 2
-    return (0.05 * envelope * voice + 0.003 * rng.standard_normal(num_samples)).astype(np.float32)
-
-
-def features_of(extractor: MBTFeatureExtractor, *clips, **kwargs) -> torch.Tensor:
-    kwargs = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt", **kwargs}
-    return extractor(list(clips), **kwargs)["input_features"]
-
-
-def reference_features(clip: np.ndarray, extractor: MBTFeatureExtractor) -> np.ndarray:
-    """Frame by frame, by the sums that define the transform and the filters, in float64."""
-    n_fft, win_length, hop_length = extractor.n_fft, extractor.win_length, extractor.hop_length
-    n = np.arange(win_length)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * n / win_length)
-    frequencies = np.arange(n_fft // 2 + 1) / n_fft
-    fourier = np.exp(-2j * np.pi * n[:, None] * frequencies)
-    padded = np.concatenate([np.zeros(win_length // 2), clip.astype(np.float64), np.zeros(win_length)])
-    starts = range(0, len(clip) + 1, hop_length)
-    power = np.array([np.abs((padded[s : s + win_length] * window) @ fourier) ** 2 for s in starts])
-    if extractor.frequency_scale == "mel":
-        low, high = (1127.01048 * np.log(1 + f / 700) for f in (extractor.min_frequency, extractor.max_frequency))
-        corners = 700 * np.expm1(np.linspace(low, high, extractor.feature_size + 2) / 1127.01048)
-        hz = frequencies * extractor.sampling_rate
-        triangles = [np.interp(hz, corners[m : m + 3], [0, 1, 0], 0, 0) for m in range(extractor.feature_size)]
-        power = power @ np.array(triangles).T
-    return 10 * np.log10(np.maximum(power, extractor.power_floor))
+from tests.support.extractors import ALL, BOTH, FAITHFUL, SAMPLING_RATE, features_of, reference_features, some_speech
 
 
 @BOTH
@@ -238,121 +176,6 @@ def test_autocast_does_not_lower_the_precision():
     torch.testing.assert_close(features, expected)
 
 
-def test_outputs_have_the_type_that_is_asked_for():
-    extractor, clips = MBTFeatureExtractor(), [some_speech(n) for n in (16000, 8000)]
-    outputs = {kind: extractor(clips, SAMPLING_RATE, return_tensors=kind) for kind in ("pt", "np", None)}
-    assert isinstance(outputs["pt"]["input_features"], torch.Tensor)
-    assert outputs["pt"]["attention_mask"].dtype == torch.int64
-    assert isinstance(outputs["np"]["input_features"], np.ndarray)
-    assert isinstance(outputs[None]["input_features"], list)
-    for output in outputs.values():
-        np.testing.assert_array_equal(np.stack(list(output["input_features"])), outputs["np"]["input_features"])
-        np.testing.assert_array_equal(np.stack(list(output["attention_mask"])), outputs["np"]["attention_mask"])
-
-
-def test_the_attention_mask_is_returned_unless_someone_says_no():
-    clip = some_speech(8000)
-    assert "attention_mask" in MBTFeatureExtractor()(clip, SAMPLING_RATE)
-    assert "attention_mask" not in MBTFeatureExtractor()(clip, SAMPLING_RATE, return_attention_mask=False)
-    without = MBTFeatureExtractor(return_attention_mask=False)
-    assert "attention_mask" not in without(clip, SAMPLING_RATE)
-    assert "attention_mask" in without(clip, SAMPLING_RATE, return_attention_mask=True)
-
-
-def test_padding_truncation_and_multiples_count_samples():
-    extractor, clips = MBTFeatureExtractor(), [some_speech(n) for n in (16000, 8000)]
-
-    def frames(**kwargs) -> int:
-        return features_of(extractor, *clips, **kwargs).shape[1]
-
-    assert frames() == frames(padding="longest") == 101
-    assert frames(padding="max_length", max_length=32000) == 201
-    assert frames(padding="max_length", max_length=4000) == 101
-    assert frames(padding="max_length", max_length=4000, truncation=True) == 26
-    assert frames(max_length=12000, truncation=True) == 76
-    assert frames(pad_to_multiple_of=6400) == 1 + 19200 // 160
-    assert frames(padding="max_length", max_length=16001, pad_to_multiple_of=1600) == 1 + 17600 // 160
-    torch.testing.assert_close(
-        features_of(extractor, *clips, max_length=8000, truncation=True)[0], features_of(extractor, clips[0][:8000])[0]
-    )
-
-
-@pytest.mark.parametrize("padding", [False, "do_not_pad"])
-def test_without_padding_each_clip_keeps_its_own_frames(padding):
-    extractor, clips = MBTFeatureExtractor(padding_value=-3.0), [some_speech(n) for n in (16000, 8000)]
-    unpadded = extractor(clips, SAMPLING_RATE, padding=padding)
-    assert [len(features) for features in unpadded["input_features"]] == [101, 51]
-    assert [len(mask) for mask in unpadded["attention_mask"]] == [101, 51]
-    joined = extractor.pad(unpadded, padding=True, return_tensors="pt")
-    padded = extractor(clips, SAMPLING_RATE, return_tensors="pt")
-    torch.testing.assert_close(joined["input_features"], padded["input_features"])
-    assert (joined["attention_mask"] == padded["attention_mask"]).all()
-
-
-@pytest.mark.parametrize(
-    ("clips", "kwargs", "complaint"),
-    [
-        (
-            np.zeros(16000, np.float32),
-            {"sampling_rate": 8000},
-            "expects 16000 Hz and was given 8000 Hz: resample first",
-        ),
-        ([], {}, "no audio here"),
-        (np.zeros(0, np.float32), {}, "no audio here"),
-        ([np.zeros(16000, np.float32), np.zeros(0, np.float32)], {}, "Clip 1 has 0 samples"),
-        (np.zeros(399, np.float32), {}, "Clip 0 has 399 samples: pass at least a window, 400"),
-        ([np.zeros((2, 16000), np.float32)], {}, r"Clip 0 has the shape \(2, 16000\): pass one channel"),
-        (np.zeros((1, 2, 16000), np.float32), {}, "pass one channel"),
-        (np.zeros(16000, np.int16), {}, "int16: pass floats"),
-        ([np.full(16000, np.nan, np.float32)], {}, "Clip 0 holds NaN or infinity"),
-        ([np.zeros(900), np.full(900, np.inf)], {}, "Clip 1 holds NaN or infinity"),
-        (np.zeros(16000, np.float32), {"truncation": True}, "need `max_length`"),
-        (np.zeros(16000, np.float32), {"padding": "max_length"}, "need `max_length`"),
-    ],
-)
-def test_bad_input_is_refused_with_the_reason(clips, kwargs, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        MBTFeatureExtractor()(clips, **{"sampling_rate": SAMPLING_RATE, **kwargs})
-
-
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"frequency_scale": "bark"}, "'mel' or 'linear', not 'bark'"),
-        ({"win_length": 600}, "at least `win_length` = 600"),
-        ({"n_fft": 513}, "even"),
-        ({"max_frequency": 9000.0}, "between 0 and 8000 Hz"),
-        ({"min_frequency": 7900.0}, "between 0 and 8000 Hz"),
-        ({"sampling_rate": 8000}, "between 0 and 4000 Hz"),
-        ({"feature_size": 200}, "lower `feature_size` or raise `n_fft`"),
-        ({"frequency_scale": "linear", "min_frequency": 0.0, "max_frequency": 8000.0}, "Set `feature_size` to 257"),
-        ({"mean": 3.0}, "both `mean` and `std`"),
-        ({"padding_side": "left"}, "'right'"),
-        *(({"hop_length": value}, "`hop_length` must be a whole number") for value in (0, -5, 1.5, True, "160", None)),
-        *(({"feature_size": value}, "`feature_size` must be a whole number") for value in (0, 10**8)),
-        ({"win_length": 0}, "`win_length` must be a whole number"),
-        ({"n_fft": 2**30}, "`n_fft` must be a whole number"),
-        ({"sampling_rate": 0}, "`sampling_rate` must be a whole number"),
-        ({"mean": 0.0, "std": 0.0}, "`std` must be above 0"),
-        ({"mean": [0.0] * 64, "std": [1.0] * 63 + [0.0]}, "`std` must be above 0"),
-        ({"mean": [0.0] * 3, "std": 1.0}, "one for each of 64 features"),
-        *(({"mean": value, "std": 1.0}, "must be numbers") for value in (math.nan, "loud", [math.inf] * 64)),
-        *(({"power_floor": value}, "must be numbers") for value in (0, math.nan, -1.0)),
-        ({"max_frequency": math.nan}, "must be numbers"),
-        ({"padding_value": math.nan}, "must be numbers"),
-    ],
-)
-def test_settings_that_contradict_one_another_are_refused(settings, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        MBTFeatureExtractor(**settings)
-
-
-def test_a_missing_sampling_rate_is_warned_of():
-    with CaptureLogger(feature_extraction_mbt.logger) as captured:
-        MBTFeatureExtractor()(some_speech(8000))
-    assert "Pass `sampling_rate`" in captured.out
-
-
 def test_fit_finds_the_statistics_of_the_clips_own_frames():
     extractor, lengths = MBTFeatureExtractor(), torch.tensor([16000, 9000])
     batches = [(torch.tensor(np.stack([some_speech(16000, s) for s in seeds])), lengths) for seeds in ((1, 2), (3, 4))]
@@ -375,69 +198,6 @@ def test_statistics_may_be_given_for_each_band():
     expected = (reference_features(clip, MBTFeatureExtractor()) - mean) / std
     features = features_of(MBTFeatureExtractor(mean=mean.tolist(), std=std.tolist()), clip)
     np.testing.assert_allclose(features[0], expected, atol=1e-3)
-
-
-@ALL
-def test_a_saved_extractor_comes_back_with_every_setting(settings, tmp_path):
-    extractor, clip = MBTFeatureExtractor(**settings), some_speech(8000)
-    before = features_of(extractor, clip)
-    extractor.save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert saved["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_mbt.MBTFeatureExtractor"}
-    assert not any(isinstance(value, list) for value in saved.values())
-    loaded = AutoFeatureExtractor.from_pretrained(tmp_path)
-    assert type(loaded) is MBTFeatureExtractor
-    assert loaded.to_dict() == extractor.to_dict()
-    assert torch.equal(features_of(loaded, clip), before)
-
-
-def run_python(code: str, directory: Path, **environment: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=directory, env=clean | offline | environment, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_a_checkpoint_carries_its_code_where_our_packages_are_not(tmp_path):
-    extractor, clip = MBTFeatureExtractor(mean=-31.0, std=16.0), some_speech(8000)
-    extractor.save_pretrained(tmp_path / "checkpoint")
-    np.save(tmp_path / "clip.npy", clip)
-    run_python(
-        """
-        import sys
-        import numpy as np
-        from transformers import AutoFeatureExtractor
-        sys.modules["feature_extraction"] = sys.modules["modeling_mbt"] = None  # whoever imports them fails
-        extractor = AutoFeatureExtractor.from_pretrained("checkpoint", trust_remote_code=True)
-        assert type(extractor).__module__.startswith("transformers_modules."), type(extractor).__module__
-        outputs = extractor(np.load("clip.npy"), sampling_rate=16000, return_tensors="np")
-        np.save("features.npy", outputs["input_features"])
-        extractor.save_pretrained("again")
-        """,
-        tmp_path,
-    )
-    np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), features_of(extractor, clip).numpy())
-    assert (tmp_path / "again" / "feature_extraction_mbt.py").exists()
-
-
-@pytest.mark.slow
-def test_importing_the_models_lets_auto_classes_open_the_extractor(tmp_path):
-    MBTFeatureExtractor().save_pretrained(tmp_path / "checkpoint")
-    printed = run_python(
-        """
-        import modeling_mbt
-        from transformers import AutoFeatureExtractor
-        print(type(AutoFeatureExtractor.from_pretrained("checkpoint")).__module__)
-        """,
-        tmp_path,
-        PYTHONPATH=str(ROOT),
-    )
-    assert printed.strip() == "feature_extraction.feature_extraction_mbt"
 
 
 @pytest.mark.gpu

@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,35 +13,15 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from feature_extraction import MBTFeatureExtractor, to_waveform
 from mbt_speech.__main__ import main
 from mbt_speech.inference.output_files import write_table
 from mbt_speech.inference.sound_files import find_recordings
-from mbt_speech.presets import PRESETS
-from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
+from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
+from tests.support.embeddings import files_in
 from tests.support.sounds import SAMPLING_RATE, chirp
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    MBTForPreTraining(PRESETS["tiny"].config()).save_pretrained(folder)
-    PRESETS["tiny"].extractor().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("classifier")
-    torch.manual_seed(0)
-    labels = {"id2label": {0: "low", 1: "high", 2: "none"}, "label2id": {"low": 0, "high": 1, "none": 2}}
-    MBTForSequenceClassification(PRESETS["tiny"].config(**labels)).save_pretrained(folder)
-    PRESETS["tiny"].extractor().save_pretrained(folder)
-    return folder
 
 
 def embed_one(encoder, file):
@@ -122,56 +101,6 @@ def test_two_recordings_are_compared_at_the_threshold_of_trials(encoder, speech_
     assert MBTForPreTraining.from_pretrained(tmp_path / "model").config.auto_map == model.config.auto_map
 
 
-@pytest.fixture
-def with_bad_ones(tmp_path):
-    """A folder whose first file is none, by its header, and whose last one holds NaN, which only its samples tell."""
-    (tmp_path / "a.wav").write_text("no sound")
-    for name, seconds in (("b.wav", 0.6), ("c.wav", 0.7)):
-        sf.write(tmp_path / name, chirp(seconds, 150, 0), SAMPLING_RATE)
-    sf.write(tmp_path / "d.wav", np.full(9_000, np.nan, np.float32), SAMPLING_RATE, subtype="FLOAT")
-    return tmp_path
-
-
-def files_in(path):
-    with np.load(path) as saved:
-        return [Path(file).name for file in saved["files"]]
-
-
-def refused(words, capsys):
-    """Runs what must be refused; returns the last line on stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(list(map(str, words)))
-    assert end.value.code == 2
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    return err.splitlines()[-1]
-
-
-def test_a_bad_header_is_found_before_the_model_is_opened(with_bad_ones, tmp_path, capsys):
-    words = ["embed", tmp_path / "no model", with_bad_ones, "--output", tmp_path / "e.npz"]
-    assert "a.wav is not audio" in refused(words, capsys)
-
-
-def test_damage_that_shows_later_costs_nothing_but_its_own_recording(encoder, with_bad_ones, tmp_path, capsys):
-    (with_bad_ones / "a.wav").unlink()
-    words = ["embed", encoder, with_bad_ones, "--output", tmp_path / "e.npz"]
-    assert (
-        refused(words, capsys)
-        == f"1 recording is bad, as said above, and left out; {tmp_path / 'e.npz'} holds all others."
-    )
-    assert files_in(tmp_path / "e.npz") == ["b.wav", "c.wav"]
-
-
-def test_what_is_skipped_is_named_and_counted(encoder, with_bad_ones, tmp_path, capsys):
-    main(["embed", str(encoder), str(with_bad_ones), "--output", str(tmp_path / "e.npz"), "--on_bad_audio", "skip"])
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "a.wav is not audio" in line]
-    assert [line for line in lines if "d.wav holds NaN samples" in line]
-    assert lines[-1] == "2 recordings are bad, as said above, and left out."
-    assert files_in(tmp_path / "e.npz") == ["b.wav", "c.wav"]
-
-
 def test_a_long_recording_is_the_mean_of_its_windows(encoder, tmp_path):
     waveform = np.concatenate([chirp(0.5, hertz, 1) for hertz in (120, 200, 320, 150, 260)])  # 2.5 s
     sf.write(tmp_path / "long.wav", waveform, SAMPLING_RATE, subtype="FLOAT")
@@ -204,22 +133,6 @@ def test_the_probabilities_of_a_long_recording_are_the_mean_of_its_windows(class
         assert one["score"] == pytest.approx((of_each[0][one["label"]] + of_each[1][one["label"]]) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("command", ["embed", "predict"])
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("e.txt", "must end in"),
-        ("no/folder/e.csv", "does not exist"),
-        ("folder.csv", "is a folder"),
-        ("/proc/e.csv", "cannot be written"),
-    ],
-)
-def test_the_output_is_checked_before_the_work(command, output, message, tmp_path, capsys):
-    (tmp_path / "folder.csv").mkdir()
-    words = [command, tmp_path / "no model", tmp_path / "no file.wav", "--output", tmp_path / output]
-    assert message in refused(words, capsys)
-
-
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     (tmp_path / "e.csv").write_text("before")
 
@@ -244,74 +157,6 @@ def test_names_that_are_not_utf_8_or_span_lines_are_written(encoder, tmp_path):
         main(["embed", str(encoder), str(folder), "--output", str(output)])
         files = {"csv": pd.read_csv, "parquet": pd.read_parquet}[suffix](output)["file"] if suffix != "npz" else None
         assert (files_in(output) if files is None else [Path(file).name for file in files]) == names
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["embed", "{model}", "{empty}", "--output", "{empty}/e.npz"], "no sound files"),
-        (["embed", "{empty}/nowhere", "{file}", "--output", "{empty}/e.npz"], "There is no model folder"),
-        (["embed", "runs/nowhere", "{file}", "--output", "{empty}/e.npz"], "There is no model folder runs/nowhere"),
-        (["embed", "nowhere", "{file}", "--output", "{empty}/e.npz"], "There is no model folder nowhere"),
-        (["embed", "{empty}", "{file}", "--output", "{empty}/e.npz"], "holds no model: it has no config.json"),
-        (["embed", "{file}", "{file}", "--output", "{empty}/e.npz"], "is a file: name the folder"),
-        (["embed", "{model}", "{empty}/no.wav", "--output", "{empty}/e.npz"], "no.wav does not exist"),
-        (["embed", "{model}", "{file}", "--output", "{empty}/e.npz", "--batch_size", "0"], "at least 1"),
-        (["embed", "{model}", "{file}", "--output", "{empty}/e.npz", "--window_seconds", "nan"], "between 0.1 and"),
-        (["embed", "{model}", "{file}", "--output", "{empty}/e.npz", "--device", "tpu"], "--device cpu"),
-        (["predict", "{model}", "{file}"], "holds an encoder and no classifier"),
-        (["predict", "{model}", "{file}", "--top_k", "-1"], "at least 1"),
-        (["verify", "{model}", "{file}", "--trials", "{file}"], "is no text"),
-    ],
-)
-def test_mistakes_are_answered_in_a_sentence(encoder, speech_folder, tmp_path, capsys, words, message):
-    values = {"model": encoder, "empty": tmp_path, "file": speech_folder / "low" / "00.wav"}
-    assert message in refused([word.format(**values) for word in words], capsys)
-
-
-def damaged(model, folder, change):
-    """Copies a model with other tensors."""
-    shutil.copytree(model, folder)
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_a_model_whose_classifier_was_not_trained_classifies_nothing(classifier, speech_folder, tmp_path, capsys):
-    folder = damaged(classifier, tmp_path / "m", lambda tensors: tensors.pop("classifier.weight"))
-    message = refused(["predict", folder, speech_folder / "low" / "00.wav"], capsys)
-    assert "lacks the weights of classifier.weight, which would be random numbers" in message
-
-
-def test_weights_that_do_not_fit_their_config_are_refused(encoder, speech_folder, tmp_path, capsys):
-    def widen(tensors):
-        name = next(name for name in tensors if name.endswith("convolution.weight"))
-        tensors[name] = torch.zeros(3, 1, 3, 3)
-
-    words = [damaged(encoder, tmp_path / "m", widen), speech_folder / "low" / "00.wav", "--output", tmp_path / "e.npz"]
-    assert "m cannot be opened: You set `ignore_mismatched_sizes`" in refused(["embed", *words], capsys)
-    (tmp_path / "m" / "model.safetensors").write_bytes(b"half a file")
-    assert "m cannot be opened: " in refused(["embed", *words], capsys)
-    (tmp_path / "m" / "config.json").write_text('{"model_type": "mbt", "hidden_sizes": "many"}')
-    assert "Field 'hidden_sizes' expected a list" in refused(["embed", *words], capsys)
-    (tmp_path / "m" / "config.json").write_text("[]")
-    assert "config.json is damaged" in refused(["embed", *words], capsys)
-
-
-def test_nothing_of_the_loading_is_told(encoder, speech_folder, tmp_path, capfd):
-    damaged(encoder, tmp_path / "m", lambda tensors: tensors.update(unknown=torch.zeros(3)))
-    words = ["embed", str(tmp_path / "m"), str(speech_folder / "low" / "00.wav"), "--output", str(tmp_path / "e.npz")]
-    main(words)
-    out, err = capfd.readouterr()
-    assert out.startswith("1 embeddings of")
-    assert err == ""
-
-
-def test_verify_takes_two_files_or_a_list(encoder, capsys):
-    with pytest.raises(SystemExit):
-        main(["verify", str(encoder), "a.wav"])
-    assert "two sound files, or takes --trials" in capsys.readouterr().err
 
 
 @pytest.mark.slow

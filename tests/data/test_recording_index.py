@@ -1,0 +1,142 @@
+"""The index of recordings: their lengths, the bad ones, its cache."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset, config
+
+from feature_extraction.speech import BadAudioError
+from mbt_speech.data import recording_index
+from mbt_speech.data.recording_folder import scan_folder
+from mbt_speech.data.recording_index import AudioColumn, index_recordings
+from tests.support.recordings import RATE, record, relative_paths
+
+
+def test_lengths_come_from_headers_and_are_kept(tmp_path, monkeypatch):
+    for n in (1, 2, 3):
+        record(tmp_path / "set" / f"{n}.wav", n / 10)
+    train = scan_folder(tmp_path / "set")["train"]
+    index = index_recordings(train, "audio", cache_dir=tmp_path / "cache")
+    np.testing.assert_allclose(index.seconds, [0.1, 0.2, 0.3])
+    assert index.bad == []
+
+    def fail(*args, **kwargs):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(recording_index, "recording_seconds", fail)
+    again = index_recordings(scan_folder(tmp_path / "set")["train"], "audio", cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(again.seconds, index.seconds)
+    monkeypatch.undo()
+
+    record(tmp_path / "set" / "2.wav", 0.25)  # a changed file is measured anew
+    changed = index_recordings(train, "audio", cache_dir=tmp_path / "cache")
+    np.testing.assert_allclose(changed.seconds, [0.1, 0.25, 0.3])
+    for cached in (tmp_path / "cache").rglob("*.json"):
+        cached.write_text('[0.1, 0.2, "half')
+    np.testing.assert_allclose(
+        index_recordings(train, "audio", cache_dir=tmp_path / "cache").seconds, [0.1, 0.25, 0.3]
+    )
+
+
+def test_recordings_inside_a_data_set_are_indexed_by_its_fingerprint(tmp_path, embedded, monkeypatch):
+    index = index_recordings(embedded, "sound", cache_dir=tmp_path / "cache")
+    np.testing.assert_allclose(index.seconds, [0.1, 0.2, 0.3])
+    monkeypatch.delattr(recording_index, "recording_seconds")
+    np.testing.assert_allclose(
+        index_recordings(embedded, "sound", cache_dir=tmp_path / "cache").seconds, index.seconds
+    )
+    monkeypatch.undo()
+    other = embedded.select([2, 0])
+    np.testing.assert_allclose(index_recordings(other, "sound", cache_dir=tmp_path / "cache").seconds, [0.3, 0.1])
+
+
+def test_the_cache_is_beside_that_of_datasets_by_default(tmp_path, embedded, monkeypatch):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    index_recordings(embedded, "sound")
+    assert len(list((tmp_path / "hf" / "mbt_lengths").iterdir())) == 1
+
+
+@pytest.fixture
+def folder_with_bad_files(tmp_path):
+    """Two good recordings, and six that are bad in their own ways."""
+    folder = tmp_path / "set"
+    good = record(folder / "good.wav", 0.5)
+    record(folder / "good.flac", 0.5)
+    (folder / "cut.wav").write_bytes(good.read_bytes()[:500])
+    (folder / "cut.flac").write_bytes((folder / "good.flac").read_bytes()[:-100])
+    (folder / "text.wav").write_text("no sound")
+    (folder / "zero.wav").write_bytes(b"")
+    record(folder / "short.wav", 0.01)
+    soundfile.write(folder / "nan.wav", np.full(4_000, np.nan), RATE, subtype="FLOAT")
+    return folder
+
+
+def test_bad_recordings_stop_the_run_or_are_skipped_and_listed(tmp_path, folder_with_bad_files):
+    train = scan_folder(folder_with_bad_files)["train"]
+    with pytest.raises(BadAudioError, match=r"cut\.flac is truncated.* 4 other recordings are bad too"):
+        index_recordings(train, "audio", cache_dir=tmp_path / "cache")
+    index = index_recordings(train, "audio", on_bad_audio="skip", cache_dir=tmp_path / "cache")
+    assert [os.path.basename(name) for name, _ in index.bad] == [
+        *("cut.flac", "cut.wav", "short.wav", "text.wav", "zero.wav")
+    ]
+    reasons = [reason for _, reason in index.bad]
+    for reason, expected in zip(reasons, ("truncated", "truncated", "too short", "not audio", "empty"), strict=True):
+        assert expected in reason
+    assert len(index.dataset) == len(index.seconds) == 3  # the NaN samples are not in the header
+    decoded = index_recordings(train, "audio", on_bad_audio="skip", decode=True, cache_dir=tmp_path / "cache")
+    assert relative_paths(decoded.dataset, folder_with_bad_files) == ["good.flac", "good.wav"]
+    assert any("NaN" in reason for _, reason in decoded.bad)
+
+
+def test_a_set_without_one_good_recording_is_refused(tmp_path):
+    dataset = Dataset.from_dict({"audio": [str(tmp_path / "missing.wav")]})
+    with pytest.raises(ValueError, match="None of the 1 recordings"):
+        index_recordings(dataset, "audio", on_bad_audio="skip", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="raise or skip"):
+        index_recordings(dataset, "audio", on_bad_audio="ignore")
+
+
+def test_audio_values_keep_their_names(embedded):
+    column = AudioColumn(embedded, "sound")
+    assert len(column) == 3
+    assert column[1][1] == "1.wav"
+    unnamed = Dataset.from_dict({"audio": [b"x", b"y"]})
+    assert AudioColumn(unnamed, "audio")[1] == (b"y", "recording 1")
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_are_indexed_in_seconds(tmp_path):
+    first = record(tmp_path / "set" / "0.wav")
+    for n in range(1, 10_000):
+        os.link(first, tmp_path / "set" / f"{n}.wav")
+    train = scan_folder(tmp_path / "set")["train"]
+    start = time.process_time()
+    index_recordings(train, "audio", cache_dir=tmp_path / "cache")
+    first_time = time.process_time() - start
+    start = time.process_time()
+    index_recordings(train, "audio", cache_dir=tmp_path / "cache")
+    assert first_time < 5  # of computing; about 1 s on an idle machine
+    assert time.process_time() - start < 1
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_slower_run(tmp_path, caplog):
+    record(tmp_path / "a.wav")
+    recordings = scan_folder(tmp_path)["train"]
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        index = index_recordings(recordings, "audio", cache_dir=tmp_path / "file" / "cache")
+        assert len(index.seconds) == 1
+    assert "cannot be kept for the next run" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[1.0, 2.0]", "[1.", "null"])
+def test_a_cache_that_holds_something_else_is_measured_anew(tmp_path, content):
+    record(tmp_path / "a.wav")
+    recordings = scan_folder(tmp_path)["train"]
+    seconds = index_recordings(recordings, "audio", cache_dir=tmp_path / "cache").seconds
+    (cached,) = (tmp_path / "cache" / "mbt_lengths").iterdir()
+    cached.write_text(content)
+    assert index_recordings(recordings, "audio", cache_dir=tmp_path / "cache").seconds == seconds
