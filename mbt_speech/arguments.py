@@ -124,7 +124,8 @@ class CheckpointArguments:
 
     output_dir: str = field(metadata={"help": "Folder for the model, its card, logs and checkpoints."})
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Overwrite another model in output_dir, and ignore its checkpoints."}
+        default=False,
+        metadata={"help": "Overwrite a model in output_dir, delete its checkpoints, and start from the beginning."},
     )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(

@@ -143,7 +143,7 @@ def introduction(runs: Mapping[str, list[Path]]) -> list[str]:
     return [
         "# Speech representations by invariance and redundancy reduction",
         f"{date.today():%d %B %Y}. {describe(runs).capitalize()}. Objectives are Barlow Twins (BT), its modification "
-        "with L2-normalized latents (MBT, arXiv 2309.03619), and what else the tables name.",
+        "with L2-normalized latents (MBT, arXiv 2309.03619), and the others that the tables name.",
     ]  # fmt: skip
 
 
