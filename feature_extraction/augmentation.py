@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from . import recorded_augmentation, spectrogram_augmentation, tempo_augmentation, waveform_augmentation
-from .feature_extraction_mbt import SILENT_STD_DB, MBTFeatureExtractor
+from .feature_extraction_mbt import MBTFeatureExtractor
+from .spectrogram_mbt import SILENT_STD_DB
 
 Step = Mapping[str, Any]
 

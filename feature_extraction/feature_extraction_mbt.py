@@ -1,7 +1,7 @@
 """Waveforms to log-power features, mel or linear: batched, masked, on any device.
 
-The signal's mathematics are the pure functions of this file; `MBTFeatureExtractor` holds their numbers and speaks the
-language of transformers' audio feature extractors.
+The signal's mathematics are the pure functions of `spectrogram_mbt`; `MBTFeatureExtractor` holds their numbers and
+speaks the language of transformers' audio feature extractors.
 
 Axes: B clips, S samples, T frames, F bins of the Fourier transform, M features (mel bands, or the bins that are kept).
 Frame t is centered on sample t * hop_length, so a clip of `length` samples has 1 + length // hop_length frames.
@@ -10,7 +10,6 @@ Frame t is centered on sample t * hop_length, so a clip of `length` samples has 
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
+
+from .spectrogram_mbt import mel_blocks, mel_filterbank, normalize_clips, power_spectrogram, squared_parts
 
 logger = logging.get_logger(__name__)
 
@@ -31,64 +31,9 @@ BOUNDS = {
     "win_length": (2, 65_536),
     "n_fft": (2, 65_536),
 }
-BANDS_PER_BLOCK = 16
 SAMPLES_PER_CHUNK = 1 << 18  # on a CPU: what stays in the cache, and in memory that need not be asked for each time
-SILENT_STD_DB = 1e-3  # a clip that varies less than this is silent
 
 RawClip = Sequence[float] | np.ndarray | Tensor
-
-
-def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
-    """Computes the squared magnitude of the centered short-time Fourier transform under a periodic Hann window.
-
-    Waveforms (B, S) become (B, T, F), with T = 1 + S // hop_length and F = n_fft // 2 + 1. Zeros, not a reflection,
-    stand on both sides of the samples: a clip has the same frames where its tensor ends and where zeros pad it.
-    """
-    return _squared_parts(waveforms, n_fft, win_length, hop_length).unflatten(-1, (-1, 2)).sum(-1)
-
-
-def _squared_parts(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
-    """Computes the squared real and imaginary part of each bin side by side, (B, T, 2 F): power before its sum."""
-    window = torch.hann_window(win_length, device=waveforms.device)
-    spectrum = torch.stft(
-        waveforms, n_fft, hop_length, win_length, window, center=True, pad_mode="constant", return_complex=True
-    ).mT  # the order in memory
-    return torch.view_as_real(spectrum).flatten(-2).square_()
-
-
-def mel_filterbank(num_mels: int, n_fft: int, sampling_rate: int, min_hz: float, max_hz: float) -> np.ndarray:
-    """Returns triangles of height 1, evenly spaced on the mel scale 2595 log10(1 + f / 700): (F, M) float64."""
-    return mel_filter_bank(
-        n_fft // 2 + 1, num_mels, float(min_hz), float(max_hz), sampling_rate, norm=None, mel_scale="htk"
-    )
-
-
-def normalize_clips(features: Tensor, mask: Tensor) -> Tensor:
-    """Normalizes each clip of features (B, T, M) in dB to mean 0 and standard deviation 1; silence becomes 0.
-
-    The mask (B, T) of booleans says which frames are the clip's own: they alone count, the others become 0.
-    """
-    mask = mask[..., None]
-    count = mask.sum(1, keepdim=True) * features.shape[-1]
-    mean = (features * mask).sum((1, 2), keepdim=True) / count
-    centered = (features - mean).mul_(mask)
-    std = (centered.square().sum((1, 2), keepdim=True) / count).sqrt()
-    return centered.div_(std.clamp(min=SILENT_STD_DB))
-
-
-@lru_cache(maxsize=16)
-def _mel_blocks(mel_arguments: tuple, device: torch.device) -> list[tuple[slice, Tensor]]:
-    """Returns the filterbank in groups of neighboring bands, each with only the bins it reads: a quarter of it.
-
-    Every weight stands twice, for the two parts of its bin, so that the product sums them on the way.
-    """
-    filterbank = torch.tensor(mel_filterbank(*mel_arguments), dtype=torch.float32, device=device)
-    blocks = []
-    for weights in filterbank.split(BANDS_PER_BLOCK, dim=1):
-        used = weights.any(1).nonzero()
-        first, end = int(used[0]), int(used[-1]) + 1
-        blocks.append((slice(2 * first, 2 * end), weights[first:end].repeat_interleave(2, dim=0).contiguous()))
-    return blocks
 
 
 class MBTFeatureExtractor(SequenceFeatureExtractor):
@@ -181,14 +126,12 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
         if truncation:
             clips = [clip[:max_length] for clip in clips]
-        waveforms = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(device)
-        num_samples = max(waveforms.shape[1], max_length or 0) if padding == "max_length" else waveforms.shape[1]
-        num_samples += -num_samples % (pad_to_multiple_of or 1)
-        waveforms = torch.nn.functional.pad(waveforms, (0, num_samples - waveforms.shape[1]))
+        least = max_length if padding == "max_length" and max_length else 0
+        waveforms = _pad(clips, least, pad_to_multiple_of or 1, device)
         if len(unusable := (~waveforms.sum(1).isfinite()).nonzero()):
             raise ValueError(f"Clip {int(unusable[0])} holds NaN or infinity: repair the recording or leave it out.")
         lengths = torch.tensor([len(clip) for clip in clips], device=device)
-        features, mask = self.extract(waveforms, None if (lengths == num_samples).all() else lengths)
+        features, mask = self.extract(waveforms, None if (lengths == waveforms.shape[1]).all() else lengths)
         outputs: dict[str, Any] = {"input_features": self.normalize(features, mask)}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             outputs["attention_mask"] = mask
@@ -248,8 +191,8 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         if self.frequency_scale == "linear":
             power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)[..., self._kept_bins()]
         else:
-            parts = _squared_parts(waveforms, self.n_fft, self.win_length, self.hop_length)
-            blocks = _mel_blocks(self._mel_arguments(), parts.device)
+            parts = squared_parts(waveforms, self.n_fft, self.win_length, self.hop_length)
+            blocks = mel_blocks(self._mel_arguments(), parts.device)
             power = torch.cat([parts[..., bins] @ weights for bins, weights in blocks], dim=-1)
         return power.clamp_(min=self.power_floor).log10_().mul_(10)
 
@@ -325,6 +268,14 @@ def _as_batch(raw_speech) -> list[RawClip]:
     if len(raw_speech) == 0:
         raise ValueError("There is no audio here: pass at least one clip.")
     return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+
+
+def _pad(clips: list[Tensor], least: int, multiple: int, device: str | torch.device) -> Tensor:
+    """Returns clips (S_i,) as one tensor (B, S), where S is at least this many samples and a multiple of that many."""
+    waveforms = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(device)
+    num_samples = max(waveforms.shape[1], least)
+    num_samples += -num_samples % multiple
+    return torch.nn.functional.pad(waveforms, (0, num_samples - waveforms.shape[1]))
 
 
 def _package(outputs: dict[str, Any], return_tensors: str | None) -> BatchFeature:

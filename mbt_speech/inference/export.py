@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_extraction import MBTFeatureExtractor
-from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
+from feature_extraction.spectrogram_mbt import mel_filterbank, power_spectrogram
 from mbt_speech.closing_line import closing_line
 from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel

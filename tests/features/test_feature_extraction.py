@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from feature_extraction import MBTFeatureExtractor, feature_extraction_mbt
-from feature_extraction.feature_extraction_mbt import mel_filterbank, power_spectrogram
+from feature_extraction.spectrogram_mbt import mel_filterbank, power_spectrogram
 from tests.support.extractors import ALL, BOTH, FAITHFUL, SAMPLING_RATE, features_of, reference_features, some_speech
 
 

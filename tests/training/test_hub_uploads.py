@@ -19,7 +19,7 @@ from tests.support.hub_server import Fault
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "configuration_mbt.py", "modeling_mbt.py",
          "encoder_mbt.py", "objectives_mbt.py", "alternatives_mbt.py", "normalizations_mbt.py",
          "named_objectives_mbt.py", "distributed_mbt.py", "cpc_mbt.py", "pooling_mbt.py",
-         "projector_mbt.py", "feature_extraction_mbt.py"}  # fmt: skip
+         "projector_mbt.py", "feature_extraction_mbt.py", "spectrogram_mbt.py"}  # fmt: skip
 PUSH = ["--push_to_hub", "--hub_token", "hf_writer", "--hub_model_id"]
 MAIN = SimpleNamespace(is_main_process=True)
 
