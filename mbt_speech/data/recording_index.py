@@ -79,11 +79,10 @@ def index_recordings(
     if measured is None:
         measured = _measure(AudioColumn(dataset, audio_column), decode, min_seconds)
         _write_cache(cache_file, measured)
+    good = [row for row, entry in enumerate(measured) if isinstance(entry, float)]
     bad = [(entry[0], entry[1]) for entry in measured if not isinstance(entry, float)]
     if bad and on_bad_audio == "raise":
-        others = f" {len(bad) - 1} other recordings are bad too." if len(bad) > 1 else ""
-        raise BadAudioError(bad[0][0], f'{bad[0][1]}{others} With on_bad_audio "skip" they are left out and listed.')
-    good = [row for row, entry in enumerate(measured) if isinstance(entry, float)]
+        raise _first_of(bad)
     if not good:
         raise ValueError(
             f"None of the {len(dataset)} recordings can be used; the first: {' '.join(bad[0])}"
@@ -92,6 +91,12 @@ def index_recordings(
         )
     seconds = np.array([measured[row] for row in good], dtype=np.float64)
     return RecordingIndex(dataset.select(good) if bad else dataset, seconds, bad, fingerprint)
+
+
+def _first_of(bad: list[tuple[str, str]]) -> BadAudioError:
+    name, reason = bad[0]
+    others = f" {len(bad) - 1} other recordings are bad too." if len(bad) > 1 else ""
+    return BadAudioError(name, f'{reason}{others} With on_bad_audio "skip" they are left out and listed.')
 
 
 class AudioColumn:

@@ -24,6 +24,7 @@ METHOD = f"invariance and redundancy reduction between two distorted views of sp
 CPC_METHOD = "contrastive predictive coding ([arXiv 1807.03748](https://arxiv.org/abs/1807.03748))"
 TAGS = ["mbt", "speech", "audio", "self-supervised-learning", "barlow-twins"]
 TAGS_OF_OTHERS = ["speech", "audio"]
+KEYS = ["method", "encoder", "label_fraction"]  # of results that differ in their seeds alone
 DIAGNOSTICS = {
     "loss": "loss",
     "loss_floor": "lowest loss that is possible with this batch size and number of latents",
@@ -118,34 +119,18 @@ def write_classifier_card(
     table = pd.DataFrame(results)
     table["name"] = table["method"]
     table["method"] = [Path(method).name for method in table["name"]]
-    keys = ["method", "encoder", "label_fraction"]
-    accuracy = table.groupby(keys, sort=False)["accuracy"].agg(["mean", "std", "count"]).reset_index()
-    rows = []
-    for row in accuracy.to_dict("records"):
-        spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
-        mean = f"{100 * row['mean']:.1f}{spread}"
-        share = f"{100 * row['label_fraction']:g} %"
-        rows.append([row["method"], row["encoder"], share, mean, row["count"]])
-    head = ["encoder", "frozen or trained", "share of labels", "test accuracy in %", "seeds"]
     models = [row for row in table.to_dict("records") if can_be_saved(row)]
     best = max(models, key=validation_rank)
-    of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in keys)]
+    of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in KEYS)]
     labels = list((config.id2label or {}).values())
     shown = ", ".join(map(plain, labels[:20])) + (", ..." if len(labels) > 20 else "")
     of_frames, is_mbt = best["unit"] == "frames", config.model_type == MBTConfig.model_type
     code = CLASSIFY_FRAMES if of_frames else CLASSIFY if is_mbt else CLASSIFY_OTHERS
-    kind = "trained model" if best["encoder"] == TRAINED else "MBT model"
     sections = [
         f"Predicts the {plain(best['task'])} of {'every frame' if of_frames else 'a recording'} of speech: one of "
         f"{len(labels)} classes ({shown}). {_origin(best, config)}",
         _snippet(code, args, sampling_rate=sampling_rate),
-        "## Results\n\n"
-        f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
-        f"always predicting the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation "
-        f"over seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
-        f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
-        f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}\n\n"
-        + markdown_table(head, rows),
+        f"## Results\n\n{_explain_results(best, args)}\n\n" + _accuracy_table(table),
         _pictures(args, {"loss.png": "Losses"}),
         _limits(
             f"It predicts one of its {len(labels)} classes for every recording, even if none fits.",
@@ -153,19 +138,47 @@ def write_classifier_card(
             "tested.",
         ),
     ]
-    evaluation = EvalResult(
+    base_model = None if is_mbt or Path(best["name"]).exists() else best["name"]
+    tags = TAGS if is_mbt else TAGS_OF_OTHERS
+    pipeline_tag = "feature-extraction" if of_frames else "audio-classification"
+    _write(args, pipeline_tag, sections, [_evaluation(best, of_best, args)], tags=tags, base_model=base_model)
+
+
+def _explain_results(best: Mapping[str, Any], args: RunArguments) -> str:
+    kind = "trained model" if best["encoder"] == TRAINED else "MBT model"
+    return (
+        f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
+        f"always predicting the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation "
+        f"over seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
+        f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
+        f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}"
+    )
+
+
+def _accuracy_table(table: pd.DataFrame) -> str:
+    """Returns mean and spread over the seeds, a line for each method, encoder and share of labels."""
+    accuracy = table.groupby(KEYS, sort=False)["accuracy"].agg(["mean", "std", "count"]).reset_index()
+    rows = []
+    for row in accuracy.to_dict("records"):
+        spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
+        mean = f"{100 * row['mean']:.1f}{spread}"
+        share = f"{100 * row['label_fraction']:g} %"
+        rows.append([row["method"], row["encoder"], share, mean, row["count"]])
+    return markdown_table(["encoder", "frozen or trained", "share of labels", "test accuracy in %", "seeds"], rows)
+
+
+def _evaluation(best: Mapping[str, Any], accuracies: Sequence[float], args: RunArguments) -> EvalResult:
+    """Returns what the Hub shows beside the model: the mean over the seeds of its method."""
+    return EvalResult(
         task_type="audio-classification",
         task_name=str(best["task"]),
         dataset_type=_name_on_hub(args) or "audiofolder",
         dataset_name=source(args),
         dataset_split="test",
         metric_type="accuracy",
-        metric_name=f"accuracy, mean of {len(of_best)} seeds" if len(of_best) > 1 else "accuracy",
-        metric_value=sum(of_best) / len(of_best),
+        metric_name=f"accuracy, mean of {len(accuracies)} seeds" if len(accuracies) > 1 else "accuracy",
+        metric_value=sum(accuracies) / len(accuracies),
     )
-    base_model = None if is_mbt or Path(best["name"]).exists() else best["name"]
-    pipeline_tag = "feature-extraction" if of_frames else "audio-classification"
-    _write(args, pipeline_tag, sections, [evaluation], tags=TAGS if is_mbt else TAGS_OF_OTHERS, base_model=base_model)
 
 
 def _origin(best: Mapping[str, Any], config: PreTrainedConfig) -> str:

@@ -55,13 +55,14 @@ def backpropagate_views(
             is_last = number == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(network):
                 again = network(*views, return_loss=False, output_hidden_states=False)
-                accelerator.backward(
-                    sum(
-                        (z * slice_.to(z.dtype)).sum()
-                        for z, slice_ in zip((again.projections, again.projections_b), slices, strict=True)
-                    )
-                )
+                accelerator.backward(_inner_product((again.projections, again.projections_b), slices))
     return output
+
+
+def _inner_product(projections: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Computes <Z, dL/dZ>, whose gradient by the parameters is that of the loss: these rows' share of it."""
+    terms = [(z * gradient.to(z.dtype)).sum() for z, gradient in zip(projections, gradients, strict=True)]
+    return terms[0] + terms[1]
 
 
 def backpropagate_mean(

@@ -65,13 +65,17 @@ def save_checkpoint(
             _rotate(output_dir, progress["step"], save_total_limit)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
         shutil.rmtree(partial, ignore_errors=True)
-        last = (list_checkpoints(output_dir) or [None])[-1]
-        raise CheckpointError(
-            f"The checkpoint of step {progress['step']} cannot be written to {output_dir}: {error}. Make room or name "
-            f"another --output_dir. {f'The last good checkpoint is {last}.' if last else 'There is none before it.'}"
-        ) from error
+        raise _not_written(progress["step"], output_dir, error) from error
     accelerator.wait_for_everyone()
     return target
+
+
+def _not_written(step: int, output_dir: Path, error: Exception) -> CheckpointError:
+    last = (list_checkpoints(output_dir) or [None])[-1]
+    return CheckpointError(
+        f"The checkpoint of step {step} cannot be written to {output_dir}: {error}. Make room or name "
+        f"another --output_dir. {f'The last good checkpoint is {last}.' if last else 'There is none before it.'}"
+    )
 
 
 def write_progress(checkpoint: Path, progress: dict[str, Any]) -> None:
