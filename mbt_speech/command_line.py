@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from transformers import HfArgumentParser
 
-from .arguments import PRESET_DEFAULTS, PretrainArguments, RunArguments
+from .arguments import PRESET_DEFAULTS, PretrainArguments
+from .run_arguments import RunArguments
 from .user_errors import DEBUG, DEBUG_HELP, OneSentence, missing
 
 RECIPE_NAME = "recipe.yaml"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     ("feature_extraction",),
     ("modeling_mbt",),
-    ("mbt_speech",),  # arguments, command_line, presets
+    ("mbt_speech",),  # arguments, run_arguments, command_line, presets
     ("mbt_speech.corpora", "mbt_speech.inference"),
     ("mbt_speech.data",),
     ("mbt_speech.probing",),

@@ -6,8 +6,9 @@ from pathlib import Path
 from accelerate import Accelerator
 from datasets import Dataset, DatasetDict, IterableDataset, interleave_datasets
 
-from mbt_speech.arguments import SYNTHETIC, PretrainArguments, RunArguments
+from mbt_speech.arguments import SYNTHETIC, PretrainArguments
 from mbt_speech.corpora.synthetic.corpus import load_corpus
+from mbt_speech.run_arguments import RunArguments
 
 from .recording_index import RecordingIndex, index_recordings
 from .recordings import PLAIN_AUDIO, load_recordings, load_stream

@@ -9,8 +9,9 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from mbt_speech.arguments import CONTROLS, SYNTHETIC, RunArguments
+from mbt_speech.arguments import CONTROLS, SYNTHETIC
 from mbt_speech.data.sources import source
+from mbt_speech.run_arguments import RunArguments
 from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
 

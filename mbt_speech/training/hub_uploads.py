@@ -19,8 +19,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, logging
 from tqdm.auto import tqdm
 
-from mbt_speech.arguments import RunArguments
 from mbt_speech.command_line import RECIPE_NAME, recipe_to_share
+from mbt_speech.run_arguments import RunArguments
 from mbt_speech.user_errors import redact
 
 from .output_folder import LOCK_NAME

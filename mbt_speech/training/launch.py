@@ -14,7 +14,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, LoggerType, ProjectConfiguration, set_seed
 from transformers.utils import logging
 
-from mbt_speech.arguments import RunArguments
+from mbt_speech.run_arguments import RunArguments
 
 from .checkpoints import CheckpointError
 from .memory import keep_freed_memory

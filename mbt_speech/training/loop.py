@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import FeatureExtractionMixin
 
-from mbt_speech.arguments import RunArguments
 from mbt_speech.data.step_sampler import steps_per_epoch
 from mbt_speech.probing.hub_classifiers import HubClassifier
+from mbt_speech.run_arguments import RunArguments
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mbt_speech.arguments import RunArguments
 from mbt_speech.command_line import RECIPE_NAME, load_yaml
+from mbt_speech.run_arguments import RunArguments
 
 LOCK_NAME = ".lock"
 MODEL_NAMES = ("config.json", "model.safetensors", "results.jsonl")
