@@ -50,6 +50,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.export
 
 # The source distribution of transformers holds the tests that every model and feature extractor should pass.

@@ -61,12 +61,18 @@ class MBTMaxPoolLayer(GradientCheckpointingLayer):
         """Computes the layer's output and the mask of its frames."""
         hidden_states = self.convolution(hidden_states)
         if mask is not None:
-            lowest = torch.finfo(hidden_states.dtype).min
-            hidden_states = hidden_states.masked_fill(mask[:, None, :, None] == 0, lowest)
-        mask = stride_mask(mask, self.time_stride)
-        # Frames of nothing but padding must not enter the normalization's arithmetic with the lowest number.
-        hidden_states, _ = mask_frames(self.pooling(hidden_states), mask)
-        return mask_frames(torch.relu(self.normalization(hidden_states)), mask)
+            # In place, here and below: no gradient needs the values that were there, and copies take long. No gradient
+            # reaches the padding in any case: it never wins over a real frame, and other windows are set to zero.
+            with torch.no_grad():
+                hidden_states.masked_fill_(mask[:, None, :, None] == 0, torch.finfo(hidden_states.dtype).min)
+        hidden_states, mask = self.pooling(hidden_states), stride_mask(mask, self.time_stride)
+        if mask is not None:
+            real = mask[:, None, :, None].to(hidden_states.dtype)
+            # Frames of nothing but padding must not enter the normalization's arithmetic with the lowest number.
+            hidden_states = self.normalization(hidden_states.mul_(real)).mul_(real)
+        else:
+            hidden_states = self.normalization(hidden_states)
+        return torch.relu_(hidden_states), mask
 
 
 class MBTBottleneckLayer(GradientCheckpointingLayer):
@@ -127,6 +133,8 @@ class MBTEncoder(nn.Module):
                 the last, (B, T', H_l); padding is 0 in all of them.
         """
         maps, mask = mask_frames(input_features.unsqueeze(1), mask)
+        # One channel, laid out as the last axis, which is the fastest for convolutions and pooling.
+        maps = maps.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
         if self.stem is not None:
             maps, mask = self.stem(maps, mask)
             # Values are >= 0 here, so that a frame of zeros never wins over a real one.

@@ -24,6 +24,7 @@ from feature_extraction.speech import recording_seconds
 from .speech_encoder import SpeechEncoder
 
 WINDOW_SECONDS = 20.0
+READ_AHEAD_SECONDS = 600.0  # of sound, from which windows of about the same length are batched
 MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS = 0.1, 3_600.0
 
 
@@ -128,6 +129,10 @@ def report_bad_audio(args: Namespace, left_out: Sequence[BadAudioError], where: 
     print(f"{number} bad, as said above, and left out.", file=sys.stderr)
 
 
+Window = tuple[int, float, float, np.ndarray]
+"""Number of its recording, start and end in seconds, and waveform (S,)."""
+
+
 class Windows(NamedTuple):
     """What was computed, a row for each window, in the order of the recordings."""
 
@@ -210,36 +215,48 @@ class Recognizer:
             for batch in self._batches(recordings, bad, bar):
                 values.append(choose(self.encoder([waveform for *_, waveform in batch])).float().cpu().numpy())
                 windows += [window[:3] for window in batch]
+                bar.update(sum(start == 0.0 for _, start, *_ in batch))
         self.left_out += bad.values()
-        kept = [row for row, (number, *_) in enumerate(windows) if number not in bad]  # damage may show in a later one
+        in_order = sorted(range(len(windows)), key=lambda row: windows[row])
+        kept = [row for row in in_order if windows[row][0] not in bad]  # damage may show in a later window
         if not kept:
             raise ValueError("None of the recordings can be read.")
         numbers, starts, ends = zip(*(windows[row] for row in kept), strict=True)
         files = [recordings[number] for number in numbers]
         return Windows(files, np.array(starts), np.array(ends), np.concatenate(values)[kept])
 
-    def _batches(
-        self, recordings: Sequence[Path], bad: dict[int, BadAudioError], bar: tqdm
-    ) -> Iterator[list[tuple[int, float, float, np.ndarray]]]:
-        """Yields windows: the number of their recording, start and end in seconds, and waveform (S,)."""
-        batch = []
+    def _batches(self, recordings: Sequence[Path], bad: dict[int, BadAudioError], bar: tqdm) -> Iterator[list[Window]]:
+        """Yields windows of about the same length, which need little padding."""
+        read: list[Window] = []
+        seconds = 0.0
+        for window in self._all_windows(recordings, bad, bar):
+            read.append(window)
+            seconds += window[2] - window[1]
+            if len(read) >= self.batch_size and seconds >= READ_AHEAD_SECONDS:
+                yield from self._sorted_batches(read)
+                read, seconds = [], 0.0
+        yield from self._sorted_batches(read)
+
+    def _sorted_batches(self, windows: list[Window]) -> Iterator[list[Window]]:
+        windows.sort(key=lambda window: len(window[-1]))
+        yield from (windows[first : first + self.batch_size] for first in range(0, len(windows), self.batch_size))
+
+    def _all_windows(self, recordings: Sequence[Path], bad: dict[int, BadAudioError], bar: tqdm) -> Iterator[Window]:
         for number, recording in enumerate(recordings):
+            is_begun = False
             try:
                 for window in self._windows(recording):
-                    batch.append((number, *window))
-                    if len(batch) == self.batch_size:
-                        yield batch
-                        batch = []
+                    is_begun = True
+                    yield number, *window
             except BadAudioError as error:
                 if self.on_bad_audio == "raise":
                     raise
                 bad[number] = error
                 tqdm.write(f"{error} It is left out.", file=sys.stderr)
-            bar.update()
-        if batch:
-            yield batch
+                bar.update(not is_begun)
 
     def _windows(self, recording: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+        """Yields the windows of a recording: start and end in seconds, and waveform (S,)."""
         rate = self.encoder.sampling_rate
         least = self.encoder.extractor.win_length / rate
         first = to_waveform(recording, rate, duration_seconds=self.window_seconds, min_seconds=least)

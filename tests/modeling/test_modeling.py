@@ -39,6 +39,18 @@ def test_a_clip_has_one_representation_alone_or_among_longer_clips(settings, len
 
 
 @pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL, SMALL_BOTTLENECK], ids=["plain", "max_pool", "bottleneck"])
+@pytest.mark.parametrize("length", [2, 7, 30])
+def test_a_clip_has_one_gradient_alone_or_among_longer_clips(settings, length):
+    model = stir(MBTForSequenceClassification(MBTConfig(**settings, num_labels=3)))
+    features, mask = torch.randn(3, 64, settings["num_mel_bins"]), torch.ones(3, 64, dtype=torch.long)
+    mask[1, length:] = 0
+    batched, alone = model(features, mask).logits[1], model(features[1:2, :length]).logits[0]
+    weights = list(model.parameters())
+    for one, other in zip(*(torch.autograd.grad(logits[2], weights) for logits in (batched, alone)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL, SMALL_BOTTLENECK], ids=["plain", "max_pool", "bottleneck"])
 def test_a_full_mask_and_no_mask_are_the_same(settings):
     model = stir(MBTModel(MBTConfig(**settings)))
     features = torch.randn(2, 21, settings["num_mel_bins"])
