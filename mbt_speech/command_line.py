@@ -124,13 +124,16 @@ def as_words(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def write_recipe(args: RunArguments, is_main_process: bool) -> None:
-    """Writes all arguments but the token to `recipe.yaml` in `output_dir`, a recipe that repeats the run.
+    """Writes arguments to `recipe.yaml` in `output_dir`, a recipe that repeats the run from its start.
+
+    Left out are the token, and what says how to deal with an earlier run in the folder.
 
     To be called once the run has found everything in order: what stands there is the recipe of an earlier run.
     """
     if not is_main_process:
         return
-    values = {name: value for name, value in asdict(args).items() if name != "hub_token"}
+    left_out = ("hub_token", "resume_from_checkpoint", "overwrite_output_dir")
+    values = {name: value for name, value in asdict(args).items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
 

@@ -77,6 +77,9 @@ def test_a_run_starts_anew_over_checkpoints_only_when_that_is_asked_for(speech_f
     run_pretrain.main([*words, "--max_steps", "4", "--resume_from_checkpoint", str(tmp_path / "checkpoint-2")])
     run_pretrain.main([*words, "--max_steps", "2", "--overwrite_output_dir"])
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1"]
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())  # which says nothing of earlier runs
+    assert not {"overwrite_output_dir", "resume_from_checkpoint"} & set(recipe)
+    assert recipe["max_steps"] == 2
 
 
 def test_a_launch_that_fails_leaves_the_recipe_that_is_there(tmp_path):
