@@ -12,7 +12,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import soundfile as sf
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, BatchFeature
 
+from benchmarks.features import fastest_seconds
 from feature_extraction import MBTFeatureExtractor
 from mbt_speech.inference.sound_files import Recognizer
 from mbt_speech.inference.speech_encoder import SpeechEncoder
@@ -29,13 +29,12 @@ from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTModel
 
 AST_FILES = 4
-ROUNDS = 3
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.num_threads)
-    print(f"torch {torch.__version__}, {args.num_threads} CPU threads, float32, fastest of {ROUNDS} runs")
+    print(f"torch {torch.__version__}, {args.num_threads} CPU threads, float32, fastest of three runs")
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         files = write_files(Path(folder), args.num_files)
         preset = PRESETS["strong"]
@@ -46,7 +45,8 @@ def main() -> None:
             "a loop, log-mels of librosa": (files, lambda: [model(log_mels(extractor, file)) for file in files]),
             "a loop, AST": (files[:AST_FILES], ast_loop(files[:AST_FILES])),
         }
-        rates = files_per_second(contenders)
+        seconds = fastest_seconds({name: run for name, (_, run) in contenders.items()}, total_seconds=0)
+        rates = {name: len(files) / seconds[name] for name, (files, _) in contenders.items()}
         print(f"\n{len(files)} flac files of 1 to 5 s")
         first = next(iter(rates.values()))
         for name, rate in rates.items():
@@ -89,16 +89,6 @@ def log_mels(extractor: MBTFeatureExtractor, file: Path) -> torch.Tensor:
 def ast_loop(files: list[Path]) -> Callable[[], object]:
     model, extractor = ASTModel(ASTConfig()).eval(), ASTFeatureExtractor()
     return lambda: [model(**features(extractor, file)) for file in files]
-
-
-def files_per_second(contenders: dict[str, tuple[list[Path], Callable[[], object]]]) -> dict[str, float]:
-    rates = dict.fromkeys(contenders, 0.0)
-    for _ in range(ROUNDS):
-        for name, (files, run) in contenders.items():
-            start = time.perf_counter()
-            run()
-            rates[name] = max(rates[name], len(files) / (time.perf_counter() - start))
-    return rates
 
 
 def print_memory(model: MBTModel, extractor: MBTFeatureExtractor, folder: Path) -> None:
