@@ -34,7 +34,7 @@ from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
-from mbt_speech.training.estimate import describe_duration, seconds_of_crop
+from mbt_speech.training.estimate import cpu_multiplies_bfloat16, describe_duration, seconds_of_crop
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
@@ -168,11 +168,15 @@ def announce(
         f"{crops.extent}: {max_steps} steps of {batch_size} pairs."
     )
     if accelerator.device.type == "cpu":
-        seconds = 2 * batch_size / accelerator.num_processes * seconds_of_crop(model, frames_of_crop(crops, extractor))
+        with accelerator.autocast():
+            seconds_of_one = seconds_of_crop(model, frames_of_crop(crops, extractor))
+        seconds = 2 * batch_size / accelerator.num_processes * seconds_of_one
         accelerator.print(
             f"Here the encoder takes about {describe_duration(seconds)} a step and "
             f"{describe_duration(max_steps * seconds)} in all; distortions and projector come on top of that."
         )
+        if accelerator.mixed_precision == "no" and cpu_multiplies_bfloat16():
+            accelerator.print("This CPU has instructions for bfloat16: --mixed_precision bf16 makes a step faster.")
     if args.objective in ("bt", "mbt"):
         floor = barlow_twins_floor(batch_size, model.config.projector_sizes[-1], model.config.redundancy_loss_weight)
         if floor > 0:

@@ -1,6 +1,6 @@
 """Features of 64 one-second clips side by side, and what the views of a pre-training step cost beside its network.
 
-    python -m benchmarks.features                                    # two CPU threads, float32
+    python -m benchmarks.features                                    # two CPU threads
 
 Contenders take turns, so that a busy machine slows down all of them, and the fastest run of each is reported. All
 compute log-mels of 25 ms windows every 10 ms: librosa at our extractor's settings, to the same numbers;
@@ -22,12 +22,13 @@ from modeling_mbt import MBTForPreTraining
 
 NUM_CLIPS = 64
 BATCH_SIZE = 128
+FLOAT32, BFLOAT16 = "network, objective, optimizer", "the same in bfloat16"
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.num_threads)
-    print(f"torch {torch.__version__}, {args.num_threads} CPU threads, float32, fastest run in ms")
+    print(f"torch {torch.__version__}, {args.num_threads} CPU threads, fastest run in ms")
     seconds = fastest_seconds(extractors(), args.seconds_per_table)
     ours = seconds["MBTFeatureExtractor"]
     print(f"\nfeatures of {NUM_CLIPS} clips of 1 s, as arrays")
@@ -35,10 +36,12 @@ def main() -> None:
         print(f"{name:34}{1000 * value:10.2f}   {value / ours:6.1f} x MBTFeatureExtractor")
 
     seconds = fastest_seconds(step_parts(), args.seconds_per_table)
+    in_bfloat16 = seconds.pop(BFLOAT16)
     step = sum(seconds.values())
     print(f"\none pre-training step of `strong`, {BATCH_SIZE} pairs")
     for name, value in seconds.items():
         print(f"{name:34}{1000 * value:10.2f}   {100 * value / step:6.1f} % of the step")
+    print(f"{BFLOAT16:34}{1000 * in_bfloat16:10.2f}   {seconds[FLOAT32] / in_bfloat16:6.1f} times as fast")
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,14 +91,17 @@ def step_parts() -> dict[str, Callable[[], object]]:
     optimizer = torch.optim.AdamW(model.parameters())
     view_a, view_b = views(waveforms, extractor, augment, generator)
 
-    def network() -> None:
-        model(view_a, view_b).loss.backward()
+    def network(in_bfloat16: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            loss = model(view_a, view_b).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return {
         "two views": lambda: views(waveforms, extractor, augment, generator),
-        "network, objective, optimizer": network,
+        FLOAT32: lambda: network(in_bfloat16=False),
+        BFLOAT16: lambda: network(in_bfloat16=True),
     }
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
+from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
 
 import run_pretrain
@@ -38,6 +40,14 @@ def test_pre_training_leaves_a_model_to_open_and_the_record_of_its_making(pretra
         assert matrices["before"].shape == matrices["after"].shape == (48, 48)
     for name in ("loss.png", "cross_correlation.png", "augmentation.json", "recipe.yaml"):
         assert (pretrained / name).stat().st_size > 0
+
+
+@pytest.fixture
+def another_precision():
+    """The accelerator of another precision than the other tests', as a process can have one only."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.slow
@@ -72,6 +82,22 @@ def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
     assert (resumed / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()
     timeless = [{name: value for name, value in line.items() if name != "clips_per_second"} for line in log]
     assert [{name: line[name] for name in timeless[0]} for line in read_log(resumed)] == timeless
+
+
+def test_bfloat16_trains_to_weights_in_float32_and_about_the_same_loss(
+    speech_folder, pretrained, tmp_path, monkeypatch, capsys, another_precision
+):
+    monkeypatch.setattr(run_pretrain, "cpu_multiplies_bfloat16", lambda: True)
+    words = ["--train_dir", speech_folder, "--objective", "mbt"]
+    run = pretrain(tmp_path / "bf16", *words, "--mixed_precision", "bf16")
+    assert "--mixed_precision bf16" not in capsys.readouterr().out, "advice that was already taken"
+    assert losses(run) == pytest.approx(losses(pretrained), rel=0.05)
+    assert losses(run) != losses(pretrained)
+    assert {str(weight.dtype) for weight in load_file(run / "model.safetensors").values()} <= {
+        "torch.float32",
+        "torch.int64",
+    }
+    assert "bf16" in (run / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -199,11 +225,14 @@ def test_a_saved_dataset_is_read_by_its_split_and_column(speech_folder, tmp_path
         pretrain(tmp_path / "run", *words, "left")
 
 
-def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path, capsys):
+def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_pretrain, "cpu_multiplies_bfloat16", lambda: True)
     folder = tmp_path / "silence"
     folder.mkdir()
     for number in range(8):
         sf.write(folder / f"{number}.wav", np.zeros(16000, np.float32), 16000)
     run = pretrain(tmp_path / "run", "--train_dir", folder, "--max_steps", "1")
     assert np.isfinite(losses(run)).all()
-    assert re.search(r"^bt: step 1/1, loss [\d.]+, \d+ clips/s, 0 s left$", capsys.readouterr().err, re.MULTILINE)
+    printed = capsys.readouterr()
+    assert re.search(r"^bt: step 1/1, loss [\d.]+, \d+ clips/s, 0 s left$", printed.err, re.MULTILINE)
+    assert "--mixed_precision bf16 makes a step faster" in printed.out

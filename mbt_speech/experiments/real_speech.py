@@ -15,6 +15,7 @@ from mbt_speech.arguments import RANDOM, STATS
 from mbt_speech.closing_line import closing_line
 from mbt_speech.reports.accuracy_pictures import draw_accuracies, draw_curves
 from mbt_speech.reports.label_curves import compare_pretrainings
+from mbt_speech.training.estimate import cpu_multiplies_bfloat16
 
 from .commands import finetune, pretrain_once, run
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown
@@ -46,7 +47,8 @@ def main(args: Namespace) -> None:
     encoders = []
     for seed, objective in product(args.seed, OBJECTIVES):
         encoders.append(encoder_dir(objective, seed))
-        words = ("recipes/real_pretrain.yaml", "--objective", objective, "--seed", str(seed))
+        words = ["recipes/real_pretrain.yaml", "--objective", objective, "--seed", str(seed)]
+        words += ["--mixed_precision", "bf16"] if cpu_multiplies_bfloat16() else []
         pretrain_once(*words, output_dir=encoders[-1])
     for task, shares in SHARES.items():
         words = ["--model_name_or_path", *map(str, encoders), *CONTROLS, "--freeze_encoder"]

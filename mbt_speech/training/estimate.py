@@ -29,6 +29,15 @@ def seconds_of_crop(model: MBTForPreTraining, num_frames: int) -> float:
     return min(passes) / NUM_CROPS
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Returns whether the CPU has instructions for products of bfloat16 matrices (AMX).
+
+    CPUs without them emulate them: a step then takes longer than in float32.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
+    return bool(capabilities.get("amx_bf16"))
+
+
 def describe_duration(seconds: float) -> str:
     """Returns a duration in the unit in which people say it."""
     if seconds < 90:

@@ -46,6 +46,14 @@ def called(tmp_path, monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize(("multiplies", "precision"), [(True, "bf16"), (False, None)])
+def test_encoders_are_trained_in_bfloat16_where_the_processor_has_it(called, monkeypatch, multiplies, precision):
+    monkeypatch.chdir(Path(run_pretrain.__file__).parent)
+    monkeypatch.setattr(real_speech, "cpu_multiplies_bfloat16", lambda: multiplies)
+    main(["real"])
+    assert [call.mixed_precision for call in called if isinstance(call, PretrainArguments)] == [precision] * 2
+
+
 @pytest.mark.slow
 def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(Path(run_pretrain.__file__).parent)

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from mbt_speech.training.estimate import describe_duration, seconds_of_crop
+from mbt_speech.training.estimate import cpu_multiplies_bfloat16, describe_duration, seconds_of_crop
 from modeling_mbt import MBTConfig, MBTForPreTraining
 from tests.support.models import SMALL_MAX_POOL
 
@@ -24,3 +24,13 @@ def test_timing_leaves_the_model_and_the_global_generator_as_they_were():
 
 def test_durations_are_said_in_the_unit_that_people_use():
     assert [describe_duration(s) for s in (0.123, 25.4, 600, 90_000)] == ["0.12 s", "25 s", "10 min", "25 h"]
+
+
+def test_the_instructions_for_bfloat16_are_those_that_torch_finds(monkeypatch):
+    for has_them in (True, False):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda has_them=has_them: {"amx_bf16": has_them}, raising=False
+        )
+        assert cpu_multiplies_bfloat16() is has_them
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert cpu_multiplies_bfloat16() is False
