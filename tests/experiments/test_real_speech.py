@@ -62,7 +62,7 @@ def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called,
     assert prepare[2:4] == ("prepare", "debian_speech")
     assert (bt.objective, bt.seed, mbt.objective, mbt.seed) == ("bt", 0, "mbt", 0)
     assert bt.train_dir == f"{real_speech.DATA_DIR}/pool"
-    assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 750, 128)
+    assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 1500, 128)
     shares = {Path(args.train_dir).name: args.label_fraction for args in sweeps}
     curve = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0]
     assert shares == {"speaker": curve, "gender": curve, "nato": [1.0], "words": [1.0]}
