@@ -14,6 +14,16 @@ from tests.support.hub_server import Hub
 from tests.support.sounds import SAMPLING_RATE, chirp
 
 
+@pytest.fixture
+def fresh_accelerator():
+    """A test's own accelerator, perhaps of another precision: otherwise a process keeps its first one."""
+    from accelerate.state import AcceleratorState  # seconds, which most tests need not wait
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def speech_folder(tmp_path_factory):
     """Two classes of recordings in sub-folders, of mixed formats, rates, channels and lengths."""

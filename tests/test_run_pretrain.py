@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile as sf
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining
@@ -40,14 +39,6 @@ def test_pre_training_leaves_a_model_to_open_and_the_record_of_its_making(pretra
         assert matrices["before"].shape == matrices["after"].shape == (48, 48)
     for name in ("loss.png", "cross_correlation.png", "augmentation.json", "recipe.yaml"):
         assert (pretrained / name).stat().st_size > 0
-
-
-@pytest.fixture
-def another_precision():
-    """The accelerator of another precision than the other tests', as a process can have one only."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.slow
@@ -85,7 +76,7 @@ def test_a_run_that_stops_and_resumes_is_bit_for_bit_the_run_that_did_not(
 
 
 def test_bfloat16_trains_to_weights_in_float32_and_about_the_same_loss(
-    speech_folder, pretrained, tmp_path, monkeypatch, capsys, another_precision
+    speech_folder, pretrained, tmp_path, monkeypatch, capsys, fresh_accelerator
 ):
     monkeypatch.setattr(run_pretrain, "cpu_multiplies_bfloat16", lambda: True)
     words = ["--train_dir", speech_folder, "--objective", "mbt"]

@@ -6,7 +6,6 @@ Axes: N pairs, B pairs of a micro-batch, T frames, M mel bins.
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
@@ -25,11 +24,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def build(objective="bt", *, batch_norm=False, dtype=torch.float64, **settings) -> MBTForPreTraining:

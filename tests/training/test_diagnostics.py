@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from mbt_speech.training.diagnostics import CollapseWatch, diagnose, effective_rank
 from modeling_mbt import MBTConfig, MBTForPreTrainingOutput
@@ -14,10 +13,8 @@ from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
 
 
 @pytest.fixture
-def accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield Accelerator(cpu=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
+def accelerator(fresh_accelerator):
+    return Accelerator(cpu=True)
 
 
 def random(*shape, seed=0):
