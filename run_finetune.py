@@ -257,7 +257,7 @@ class Task:
 def describe_weights(alpha: float | None) -> str:
     """Returns which weights between the probe and the fine-tuned network were kept."""
     if alpha == 0:
-        return "the probe, which no fine-tuned weights clearly beat on validation"
+        return "the probe, as validation does not show that fine-tuned weights are better"
     return "the fine-tuned weights" if alpha == 1 else f"weights {alpha:g} of the way from the probe"
 
 

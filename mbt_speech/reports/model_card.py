@@ -194,7 +194,7 @@ def _weights(alpha: float | None) -> str:
     if alpha is None or pd.isna(alpha):
         return ""
     if alpha == 0:
-        return " Fine-tuned weights were not clearly better on validation: the encoder is the frozen one."
+        return " Validation did not show that fine-tuned weights are better: the encoder is the frozen one."
     return f" Its weights are {alpha:g} of the way from the frozen encoder (0) to the fine-tuned network (1)."
 
 

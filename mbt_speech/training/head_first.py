@@ -25,6 +25,8 @@ from .fine_tuning import FullTraining, Pace
 from .hub_uploads import HubUploads
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+HALF_WAY = 0.5
+MANY_CLIPS = 8  # to learn from, for each class, on average
 FROM_PROBE = Pace(epochs=4, min_steps=40, max_steps=400)
 FROM_SCRATCH = Pace(epochs=30, min_steps=200, max_steps=2000)
 ENCODER_LEARNING_RATE = 3e-4  # of MBT encoders
@@ -45,9 +47,8 @@ def fine_tune_head_first(
 ) -> Classifier:
     """Fits the head, trains the whole network from there, and keeps the weights between both that validation prefers.
 
-    Weights are compared after training on the training clips, and those nearest to the probe are kept that the best
-    are not clearly better than. Unless this is the probe, the network then trains once more, on all labeled clips, as
-    the probe does.
+    Weights are compared after training on the training clips, as `WeightPath.choose` says. Unless the probe is kept,
+    the network then trains once more, on all labeled clips, as the probe does.
 
     Args:
         start: (head, positions of clips) -> the training, from this head, on these clips.
@@ -69,7 +70,8 @@ def fine_tune_head_first(
     path = WeightPath(training.model)
     training.run(output_dir, description, uploads)
     path.end_here()
-    alpha, accuracy = path.choose(lambda: training.correct_on(validation))
+    preferred = preferred_alpha(len(train), num_classes)
+    alpha, accuracy = path.choose(lambda: training.correct_on(validation), preferred)
     training.accelerator.free_memory()
     training = start(probe.scaled(), np.concatenate([train, validation]))
     path = WeightPath(training.model)
@@ -135,22 +137,36 @@ class WeightPath:
         }
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
-    def choose(self, correct: Callable[[], np.ndarray]) -> tuple[float, float]:
+    def choose(self, correct: Callable[[], np.ndarray], preferred: float) -> tuple[float, float]:
         """Chooses an alpha and goes to it; returns it and its accuracy.
 
-        It is the nearest to the start that the best one is not clearly better than: few clips show little.
+        Of those that are at least as accurate as the start, it is the nearest to the preferred one which the best is
+        not clearly better than: few clips show little.
 
         Args:
             correct: Says which clips the network as it is classifies correctly, (N,), always the same clips.
+            preferred: The alpha that is chosen if the clips show nothing.
         """
         found = {}
         for alpha in ALPHAS:
             self.go_to(alpha)
             found[alpha] = correct()
         best = max(ALPHAS, key=lambda alpha: found[alpha].mean())
-        chosen = next(alpha for alpha in ALPHAS if not is_clearly_better(found[best], found[alpha]))
+        chosen = next(
+            alpha
+            for alpha in sorted(ALPHAS, key=lambda alpha: abs(alpha - preferred))
+            if found[alpha].sum() >= found[0.0].sum() and not is_clearly_better(found[best], found[alpha])
+        )
         self.go_to(chosen)
         return chosen, float(found[chosen].mean())
+
+
+def preferred_alpha(num_clips: int, num_classes: int) -> float:
+    """Returns the alpha to prefer of a network that learned from so many clips: half way if classes have many of them.
+
+    From two clips of a class fine-tuning learns the voice or the room, too; docs/finetuning.md has the measurements.
+    """
+    return HALF_WAY if num_clips >= MANY_CLIPS * num_classes else 0.0
 
 
 def is_clearly_better(first: np.ndarray, second: np.ndarray) -> bool:

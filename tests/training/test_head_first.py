@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbt_speech.training.head_first import ALPHAS, WeightPath, train_from_scratch
+from mbt_speech.training.head_first import ALPHAS, WeightPath, preferred_alpha, train_from_scratch
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 from tests.support.models import TINY, stir
 
@@ -35,27 +35,40 @@ def test_both_ends_of_the_line_are_the_networks_and_its_middle_their_mean(path):
 
 
 @pytest.mark.parametrize(
-    ("correct", "chosen"),
+    ("preferred", "correct", "chosen"),
     [
-        ([[0, 1]] * 5, 0.0),
+        (0.0, [[0, 1]] * 5, 0.0),
         # Of 26 words that no alpha knows, one or two by chance, and none is lost: nothing is shown.
-        ([[0], [], [0, 1], [0, 1, 2], [0]], 0.0),
-        ([[0], [], [0], [0, 1, 2, 3], [0]], 0.75),
-        # Of equally good ones, and of those that the best hardly beats, the nearest to the probe.
-        ([[], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], []], 0.25),
+        (0.0, [[0], [], [0, 1], [0, 1, 2], [0]], 0.0),
+        (0.0, [[0], [], [0], [0, 1, 2, 3], [0]], 0.75),
+        # Of equally good ones, and of those that the best hardly beats, the nearest to the preferred one.
+        (0.0, [[], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], []], 0.25),
         # As many more, but where others are lost they say less.
-        ([[0, 1, 2], [], [], [], [3, 4, 5, 6, 7, 8]], 0.0),
-        ([[], [0], [0, 1, 2], range(8), range(20)], 1.0),
+        (0.0, [[0, 1, 2], [], [], [], [3, 4, 5, 6, 7, 8]], 0.0),
+        (0.0, [[], [0], [0, 1, 2], range(8), range(20)], 1.0),
+        (0.5, [[0, 1]] * 5, 0.5),
+        (0.5, [[0, 1], [], [1, 2], [0, 1, 2, 3], []], 0.5),
+        (0.5, [[0], [], [0], [], range(5)], 1.0),
+        # What loses a clip is not kept, however little one clip shows.
+        (0.5, [[0, 1], [2, 3], [2], range(3), []], 0.25),
+        (0.5, [[0, 1], [2], [2], [3], [4]], 0.0),
     ],
 )
-def test_the_probe_is_left_for_weights_that_are_clearly_better(path, correct, chosen):
+def test_preferred_weights_are_left_for_clearly_better_ones_or_if_the_probe_is_better(
+    path, preferred, correct, chosen
+):
     line, start, end = path
     found = [np.isin(np.arange(26), list(clips)) for clips in correct]
     measured = iter(found)
     assert len(found) == len(ALPHAS)
-    assert line.choose(lambda: next(measured)) == (chosen, found[ALPHAS.index(chosen)].mean())
+    assert line.choose(lambda: next(measured), preferred) == (chosen, found[ALPHAS.index(chosen)].mean())
     first, last = start.classifier.weight, end.classifier.weight
     torch.testing.assert_close(line.model.classifier.weight, torch.lerp(first, last, chosen))
+
+
+@pytest.mark.parametrize(("num_clips", "num_classes", "alpha"), [(15, 2, 0.0), (16, 2, 0.5), (28, 15, 0.0)])
+def test_half_way_is_preferred_where_classes_have_eight_clips(num_clips, num_classes, alpha):
+    assert preferred_alpha(num_clips, num_classes) == alpha
 
 
 @pytest.mark.parametrize(
