@@ -170,20 +170,22 @@ class FullTraining:
 
     def accuracy_on(self, rows: np.ndarray) -> float:
         """Classifies clips at some positions; returns the share of correct ones."""
-        return float(self.correct_on(rows).mean())
+        logits, labels = self.logits_on(rows)
+        return float((logits.argmax(axis=1) == labels).mean())
 
-    def correct_on(self, rows: np.ndarray) -> np.ndarray:
-        """Classifies clips at some positions; returns which of them correctly, (N,)."""
-        predictions, references = self._predict(rows)
-        return predictions == references
+    def logits_on(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the logits (N, K) of clips at some positions, and their labels, (N,), in an order of its own."""
+        self.model.to(self.accelerator.device)
+        return predict(self.args, self.accelerator, self.model, self.inputs, self.speech.clips, rows)
 
     def classifier(
         self, validation_accuracy: float | None, num_train: int, minutes: float, alpha: float | None = None
     ) -> Classifier:
         """Tests the network as it is; returns it with its results."""
+        logits, labels = self.logits_on(self.speech.rows["test"])
         return Classifier(
             validation_accuracy=validation_accuracy,
-            test_scores=score(*self._predict(self.speech.rows["test"])),
+            test_scores=score(logits.argmax(axis=1), labels),
             num_train=num_train,
             num_test=len(self.speech.rows["test"]),
             chance=chance(self.speech.clips.labels, self.speech.rows),
@@ -198,10 +200,6 @@ class FullTraining:
         named = self.args.resume_from_checkpoint
         is_own = named in (None, "auto") or Path(named).resolve().parent == output_dir.resolve()
         return named if is_own else "auto"
-
-    def _predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.model.to(self.accelerator.device)
-        return predict(self.args, self.accelerator, self.model, self.inputs, self.speech.clips, rows)
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the recordings of this process's batch of a step."""
@@ -235,7 +233,7 @@ def predict(
     clips: ClipDataset,
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classifies some clips, shared by the processes: predicted and true class ids, (N,) each, the same everywhere."""
+    """Classifies some clips, shared by the processes: logits (N, K) and true class ids (N,), the same everywhere."""
     batch_size, workers = args.per_device_train_batch_size, args.dataloader_num_workers
     _, loader = load_by_length(accelerator, clips, rows, batch_size, workers)
     pairs = []
@@ -243,9 +241,9 @@ def predict(
     model.eval()
     for batch in loader:
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
-        logits = model(*inputs(waveforms, lengths)).logits
-        pairs += list(zip(logits.argmax(1).tolist(), batch["labels"].tolist(), strict=True))
+        logits = model(*inputs(waveforms, lengths)).logits.float().cpu().numpy()
+        pairs += zip(logits, batch["labels"].tolist(), strict=True)
     model.train(training)
     pairs = gather_object(pairs) if accelerator.num_processes > 1 else pairs
-    predictions, references = np.array(pairs).T
-    return predictions, references
+    logits, labels = zip(*pairs, strict=True)
+    return np.stack(logits), np.array(labels)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.probing.examples import Examples
-from mbt_speech.probing.linear_fits import LinearHead
+from mbt_speech.probing.linear_fits import LinearHead, likeliest_scale
 from mbt_speech.probing.linear_head import fit_kind, fit_linear_head
 
 from .fine_tuning import FullTraining, Pace
@@ -71,7 +71,7 @@ def fine_tune_head_first(
     training.run(output_dir, description, uploads)
     path.end_here()
     preferred = preferred_alpha(len(train), num_classes)
-    alpha, accuracy = path.choose(lambda: training.correct_on(validation), preferred)
+    alpha, accuracy = path.choose(lambda: training.logits_on(validation), preferred)
     training.accelerator.free_memory()
     training = start(probe.scaled(), np.concatenate([train, validation]))
     path = WeightPath(training.model)
@@ -137,28 +137,30 @@ class WeightPath:
         }
         self.model.load_state_dict({name: value.to(device) for name, value in weights.items()})
 
-    def choose(self, correct: Callable[[], np.ndarray], preferred: float) -> tuple[float, float]:
+    def choose(self, classify: Callable[[], tuple[np.ndarray, np.ndarray]], preferred: float) -> tuple[float, float]:
         """Chooses an alpha and goes to it; returns it and its accuracy.
 
-        Of those that are at least as accurate as the start, it is the nearest to the preferred one which the best is
-        not clearly better than: few clips show little.
+        It is the nearest to the preferred one which the best is not clearly better than, as few clips show little. The
+        start gives way only to what is more accurate or, of equal accuracy, likelier.
 
         Args:
-            correct: Says which clips the network as it is classifies correctly, (N,), always the same clips.
-            preferred: The alpha that is chosen if the clips show nothing.
+            classify: Returns logits (N, K) and labels (N,) of clips, always the same.
+            preferred: The alpha to choose if others are not clearly better.
         """
-        found = {}
+        correct, ranks = {}, {}
         for alpha in ALPHAS:
             self.go_to(alpha)
-            found[alpha] = correct()
-        best = max(ALPHAS, key=lambda alpha: found[alpha].mean())
+            logits, labels = classify()
+            correct[alpha] = logits.argmax(axis=1) == labels
+            ranks[alpha] = (int(correct[alpha].sum()), likeliest_scale(logits, labels)[1])
+        best = max(ALPHAS, key=lambda alpha: ranks[alpha])
         chosen = next(
             alpha
             for alpha in sorted(ALPHAS, key=lambda alpha: abs(alpha - preferred))
-            if found[alpha].sum() >= found[0.0].sum() and not is_clearly_better(found[best], found[alpha])
+            if (alpha == 0 or ranks[alpha] > ranks[0.0]) and not is_clearly_better(correct[best], correct[alpha])
         )
         self.go_to(chosen)
-        return chosen, float(found[chosen].mean())
+        return chosen, float(correct[chosen].mean())
 
 
 def preferred_alpha(num_clips: int, num_classes: int) -> float:
