@@ -166,7 +166,7 @@ class WeightPath:
 def preferred_alpha(num_clips: int, num_classes: int) -> float:
     """Returns the alpha to prefer of a network that learned from so many clips: half way if classes have many of them.
 
-    From two clips of a class fine-tuning learns the voice or the room, too; docs/finetuning_experiments.md has numbers.
+    From few, a network learns voices and rooms as well as what tells classes apart (docs/finetuning_experiments.md).
     """
     return HALF_WAY if num_clips >= MANY_CLIPS * num_classes else 0.0
 
