@@ -61,6 +61,11 @@ def likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> tuple[float, floa
     return float(scales[best]), likelihoods[best]
 
 
+def rank(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Returns what classifiers are compared by: their accuracy, and then their mean log-likelihood, as scaled best."""
+    return float((logits.argmax(axis=1) == labels).mean()), likeliest_scale(logits, labels)[1]
+
+
 # Of each classifier the one that is held back most comes first.
 CENTROIDS = Kind("centroids", 0.0)
 DISCRIMINANTS = tuple(Kind("discriminant", 10.0 ** (exponent / 2)) for exponent in range(2, -13, -1))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead, likeliest_scale
+from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead, likeliest_scale, rank
 
 MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
 MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
@@ -108,14 +108,13 @@ def _choose(logits: dict[Kind, np.ndarray], labels: np.ndarray) -> tuple[Kind, f
     A discriminant analysis, unless another classifier is better than the best one by more than a standard error: few
     clips decide between shrinkages, and only clear differences between classifiers.
     """
-    accuracies = {kind: float((values.argmax(1) == labels).mean()) for kind, values in logits.items()}
-    likelihoods = {kind: likeliest_scale(values, labels)[1] for kind, values in logits.items()}
+    ranks = {kind: rank(values, labels) for kind, values in logits.items()}
 
-    def best(kinds: Sequence[Kind]) -> Kind:
-        return max((kind for kind in kinds if kind in logits), key=lambda kind: (accuracies[kind], likelihoods[kind]))
+    def best(kinds: Sequence[Kind]) -> tuple[Kind, float]:
+        chosen = max((kind for kind in kinds if kind in ranks), key=lambda kind: ranks[kind])
+        return chosen, ranks[chosen][0]
 
-    first = best(DISCRIMINANTS)
-    error = math.sqrt(accuracies[first] * (1 - accuracies[first]) / len(labels))
-    other = best((CENTROIDS, *LOGISTICS))
-    chosen = other if accuracies[other] > accuracies[first] + error else first
-    return chosen, accuracies[chosen]
+    first, accuracy = best(DISCRIMINANTS)
+    other, accuracy_of_other = best((CENTROIDS, *LOGISTICS))
+    error = math.sqrt(accuracy * (1 - accuracy) / len(labels))
+    return (other, accuracy_of_other) if accuracy_of_other > accuracy + error else (first, accuracy)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.probing.examples import Examples
-from mbt_speech.probing.linear_fits import LinearHead, likeliest_scale
+from mbt_speech.probing.linear_fits import LinearHead, rank
 from mbt_speech.probing.linear_head import fit_kind, fit_linear_head
 
 from .fine_tuning import FullTraining, Pace
@@ -152,7 +152,7 @@ class WeightPath:
             self.go_to(alpha)
             logits, labels = classify()
             correct[alpha] = logits.argmax(axis=1) == labels
-            ranks[alpha] = (int(correct[alpha].sum()), likeliest_scale(logits, labels)[1])
+            ranks[alpha] = rank(logits, labels)
         best = max(ALPHAS, key=lambda alpha: ranks[alpha])
         chosen = next(
             alpha
@@ -160,7 +160,7 @@ class WeightPath:
             if (alpha == 0 or ranks[alpha] > ranks[0.0]) and not is_clearly_better(correct[best], correct[alpha])
         )
         self.go_to(chosen)
-        return chosen, float(correct[chosen].mean())
+        return chosen, ranks[chosen][0]
 
 
 def preferred_alpha(num_clips: int, num_classes: int) -> float:
