@@ -2,12 +2,12 @@
 
     accelerate launch run_finetune.py --model_name_or_path runs/mine --train_dir DIR --label_column_name speaker \
         --output_dir runs/speaker --freeze_encoder
-    python run_finetune.py --model_name_or_path runs/bt runs/mbt random stats --label_fraction 0.05 1 --seed 0 1 2 ...
+    python run_finetune.py --model_name_or_path runs/bt runs/mbt stats --freeze_encoder --label_fraction 0.05 1 ...
 
 Axes: N clips, H features of a representation, K classes.
 """
 
-from mbt_speech.arguments import CONTROLS, FinetuneArguments
+from mbt_speech.arguments import RANDOM, SUPERVISED, FinetuneArguments
 from mbt_speech.command_line import parse_arguments, parse_overrides, write_recipe
 from mbt_speech.stopping import stop_in_one_line
 
@@ -15,6 +15,7 @@ if __name__ == "__main__":
     stop_in_one_line()
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,14 +55,14 @@ from mbt_speech.training.head_first import (
 from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.user_errors import explain_user_errors
-from modeling_mbt import MBTForSequenceClassification
+from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
 # What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
 AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Fits every classifier asked for; leaves the results and, at the top, the model that is best on validation."""
+    """Fits every classifier asked for; leaves the results and, at the top, the best model with the most labels."""
     args = parse_arguments(FinetuneArguments, argv)
     check_named_checkpoint(args)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
@@ -93,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
     if accelerator.is_main_process:
         report(args, methods, results)
     uploads.finish()
-    accelerator.print(closing(args, methods, speech))
+    accelerator.print(closing(args, speech, results.saved_line))
+    accelerator.end_training()
 
 
 def check_named_checkpoint(args: FinetuneArguments) -> None:
@@ -153,7 +155,7 @@ class Task:
 
     def represent(self, method: str, seed: int) -> Examples:
         """Represents all clips, or their frames, by a frozen encoder, from the cache if this was done before."""
-        made = (method, seed if method in CONTROLS else 0)  # no seed changes a pre-trained encoder
+        made = (method, seed if method == RANDOM else 0)  # no seed changes a pre-trained encoder, or statistics
         if made not in self._examples:
             encoder = self.methods.clip_encoder(method, seed)
             self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
@@ -165,7 +167,7 @@ class Task:
         output_dir = output_dir if self.alone else output_dir / "runs" / run.name
         output_dir.mkdir(parents=True, exist_ok=True)
         description, uploads = f"{run.method} seed {run.seed}", self.uploads if self.alone else None
-        if run.method == "supervised":
+        if run.method == SUPERVISED:
             classifier = train_from_scratch(
                 partial(self.training_from_scratch, run),
                 args.supervised_learning_rates,
@@ -196,7 +198,7 @@ class Task:
     def training_from_scratch(self, run: SweepRun, learning_rate: float, rows: np.ndarray) -> FullTraining:
         """Returns the training of a new network."""
         set_seed(run.seed)
-        model = self.methods.classifier(run.method, self.speech.label_names)
+        model = self.methods.new_classifier(self.speech.label_names)
         args = replace(self.args, learning_rate=learning_rate)
         return self.training(run, rows, model, FROM_SCRATCH, args, learning_rate)
 
@@ -268,9 +270,9 @@ def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
         write_classifier_card(args, AutoConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)
 
 
-def closing(args: FinetuneArguments, methods: Methods, speech: LabeledSpeech) -> str:
-    """Returns the last line: where the results are, and how to use the classifier if one of clips was saved."""
-    if speech.unit == "clips" and any(map(methods.is_mbt, args.model_name_or_path)):
+def closing(args: FinetuneArguments, speech: LabeledSpeech, saved: Mapping[str, Any] | None) -> str:
+    """Returns the last line: where the results are, and how to use the classifier if an MBT one of clips was saved."""
+    if speech.unit == "clips" and saved is not None and saved["model_type"] == MBTConfig.model_type:
         words = ("predict", args.output_dir, "RECORDING")
         return closing_line(f"The classifier and its results are in {args.output_dir}", "mbt", *words)
     runs_dir = Path(args.output_dir).parent

@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator.wait_for_everyone()
     uploads.finish()
     accelerator.print(closing(args))
+    accelerator.end_training()
 
 
 def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation, MBTForPreTraining]:

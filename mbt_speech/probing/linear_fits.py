@@ -28,7 +28,7 @@ class LinearHead(NamedTuple):
     weight: np.ndarray
     """(K, H)."""
     bias: np.ndarray
-    """(K,)."""
+    """(K,), minus infinity for a class without a clip to learn from, which is never predicted."""
     kind: Kind
     """What it is."""
     validation_accuracy: float = float("nan")
@@ -37,8 +37,9 @@ class LinearHead(NamedTuple):
     """Factor that makes the logits of those clips likeliest."""
 
     def scaled(self) -> "LinearHead":
-        """Returns the head that predicts the same, with probabilities that can be believed."""
-        return self._replace(weight=self.scale * self.weight, bias=self.scale * self.bias, scale=1.0)
+        """Returns the head that predicts the same, with probabilities that can be believed, and finite biases."""
+        bias = np.maximum(self.scale * self.bias, ABSENT)
+        return self._replace(weight=self.scale * self.weight, bias=bias, scale=1.0)
 
     def calibrated(self, features: np.ndarray, labels: np.ndarray) -> "LinearHead":
         """Returns the head with the scale that makes labels (N,) of features (N, H) likeliest."""
@@ -54,7 +55,14 @@ class LinearHead(NamedTuple):
 
 
 def likeliest_scale(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Returns the factor of logits (N, K) under which labels (N,) are likeliest, and their mean log-likelihood."""
+    """Returns the factor of logits (N, K) under which labels (N,) are likeliest, and their mean log-likelihood.
+
+    Clips of a class that is never predicted do not count: no factor makes them likelier.
+    """
+    possible = np.isfinite(logits[np.arange(len(labels)), labels])
+    if not possible.any():
+        return 1.0, -np.inf
+    logits, labels = logits[possible], labels[possible]
     scales, each = 2.0 ** np.arange(-12, 13), np.arange(len(labels))
     likelihoods = [float(log_softmax(scale * logits, axis=1)[each, labels].mean()) for scale in scales]
     best = int(np.argmax(likelihoods))
@@ -71,7 +79,7 @@ CENTROIDS = Kind("centroids", 0.0)
 DISCRIMINANTS = tuple(Kind("discriminant", 10.0 ** (exponent / 2)) for exponent in range(2, -13, -1))
 LOGISTICS = tuple(Kind("logistic", 10.0**exponent) for exponent in range(-6, 6))
 MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at the smaller of two tolerances
-ABSENT = -1e4  # bias of a class without a clip to learn from, which is never predicted
+ABSENT = -1e4  # bias in a network of a class without a clip to learn from: weights must be finite
 
 
 Fit = tuple[Kind, np.ndarray, np.ndarray]
@@ -102,7 +110,7 @@ class Coordinates:
         for name, fit in fits.items():
             if of_name := [kind for kind in kinds if kind.name == name]:
                 for kind, weight, bias in fit(self.values[rows], numbers, of_name):
-                    whole_weight, whole_bias = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, ABSENT)
+                    whole_weight, whole_bias = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -np.inf)
                     whole_weight[seen], whole_bias[seen] = weight, bias
                     yield kind, whole_weight, whole_bias
 

@@ -72,7 +72,8 @@ class Methods:
         model, loading = MBTModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             name, output_loading_info=True, token=self.args.hub_token
         )
-        _check_weights(name, loading["missing_keys"])
+        if lacking := loading["missing_keys"]:
+            raise ValueError(f"{name} holds no MBT encoder: it lacks {min(lacking)}.")
         return MBTFrozenEncoder(model, extractor)
 
     def clip_encoder(self, name: str, seed: int) -> ClipEncoder:
@@ -97,20 +98,9 @@ class Methods:
         assert isinstance(encoder, MBTFrozenEncoder)
         return put_on(encoder.model, head, label_names)
 
-    def classifier(self, name: str, label_names: Sequence[str]) -> MBTForSequenceClassification:
-        """Puts a new classifier on a pre-trained encoder, or, from scratch, on one as it is initialized.
-
-        Raises:
-            ValueError: The model's file lacks weights.
-        """
-        labels = class_names(label_names)
-        if name in CONTROLS:
-            return MBTForSequenceClassification(self._config_of_controls(**labels))
-        model, loading = MBTForSequenceClassification.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            name, output_loading_info=True, token=self.args.hub_token, **labels
-        )
-        _check_weights(name, [key for key in loading["missing_keys"] if not key.startswith("classifier.")])
-        return model
+    def new_classifier(self, label_names: Sequence[str]) -> MBTForSequenceClassification:
+        """Returns a network as it is initialized, encoder and head, to be trained from scratch."""
+        return MBTForSequenceClassification(self._config_of_controls(**class_names(label_names)))
 
     def _check_trainable(self, foreign: Sequence[str]) -> None:
         for name in foreign:
@@ -126,8 +116,3 @@ class Methods:
             return PRESETS[self.args.preset].config(**overrides)
         overrides = {"encoder_density": 1.0, **overrides}
         return MBTConfig.from_pretrained(self._first_mbt, token=self.args.hub_token, **overrides)
-
-
-def _check_weights(name: str, missing_keys: Sequence[str]) -> None:
-    if missing_keys:
-        raise ValueError(f"{name} holds no MBT encoder: it lacks {min(missing_keys)}.")

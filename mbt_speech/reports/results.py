@@ -91,9 +91,14 @@ class Results:
         }
 
     def is_best(self, line: Mapping[str, Any]) -> bool:
-        """Whether a line is of a model that can be saved, better on validation than all before; the first one is."""
+        """Whether a line is of a model that can be saved, and ranks above all before; the first one does."""
         done = [validation_rank(other) for other in self._done if can_be_saved(other)]
-        return can_be_saved(line) and validation_rank(line) > max(done, default=-math.inf)
+        return can_be_saved(line) and (not done or validation_rank(line) > max(done))
+
+    @property
+    def saved_line(self) -> dict[str, Any] | None:
+        """Returns the line of the model at the top of `output_dir`, if one was saved."""
+        return max(filter(can_be_saved, self._done), key=validation_rank, default=None)
 
     def add(self, line: dict[str, Any]) -> None:
         """Writes a line."""
@@ -110,10 +115,13 @@ class Results:
         return lines
 
 
-def validation_rank(result: Mapping[str, Any]) -> float:
-    """Returns a result's accuracy on validation; -1 where none is known."""
+def validation_rank(result: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns what results are compared by: their share of the labels, then accuracy on validation, -1 if not known.
+
+    A smaller share has fewer validation clips as well, other ones, on which a worse model can be more accurate.
+    """
     accuracy = result["validation_accuracy"]  # of a table, NaN
-    return -1.0 if accuracy is None or math.isnan(accuracy) else accuracy
+    return result["label_fraction"], -1.0 if accuracy is None or math.isnan(accuracy) else accuracy
 
 
 def _settings(args: FinetuneArguments, speech: LabeledSpeech) -> str:

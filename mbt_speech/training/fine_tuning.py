@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import FeatureExtractionMixin
@@ -207,7 +207,7 @@ class FullTraining:
 
     @property
     def _shares(self) -> int:
-        """Yields the micro-batches that make a step."""
+        """Returns the number of micro-batches that make a step."""
         return self.args.gradient_accumulation_steps * self.accelerator.num_processes
 
     def _items(self, start_step: int, end_step: int) -> list[list[tuple[int, int]]]:
@@ -239,6 +239,7 @@ def predict(
     pairs = []
     training = model.training
     model.eval()
+    broadcast(list(model.buffers()))  # running statistics are each process's own
     for batch in loader:
         waveforms, lengths = (batch[name].to(accelerator.device) for name in ("waveforms", "lengths"))
         logits = model(*inputs(waveforms, lengths)).logits.float().cpu().numpy()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.probing.examples import Examples
-from mbt_speech.probing.linear_fits import LinearHead, rank
+from mbt_speech.probing.linear_fits import ABSENT, LinearHead, rank
 from mbt_speech.probing.linear_head import fit_kind, fit_linear_head
 
 from .fine_tuning import FullTraining, Pace
@@ -58,7 +58,7 @@ def fine_tune_head_first(
         seed: Of cross-validation.
         output_dir: Folder of logs and checkpoints.
         description: Text in front of the progress bar.
-        uploads: Gets every checkpoint.
+        uploads: Gets the checkpoints of the training on all labels.
     """
     began = time.monotonic()
     features, labels, train, validation = examples.features, examples.labels, rows["train"], rows["validation"]
@@ -68,9 +68,9 @@ def fine_tune_head_first(
     head = fit_kind(features[train], labels[train], num_classes, probe.kind)
     training = start(head.calibrated(features[validation], labels[validation]).scaled(), train)
     path = WeightPath(training.model)
-    training.run(output_dir, description, uploads)
+    training.run(output_dir, description)
     path.end_here()
-    preferred = preferred_alpha(len(train), num_classes)
+    preferred = preferred_alpha(len(train), len(np.unique(labels[train])))
     alpha, accuracy = path.choose(lambda: training.logits_on(validation), preferred)
     training.accelerator.free_memory()
     training = start(probe.scaled(), np.concatenate([train, validation]))
@@ -101,14 +101,14 @@ def train_from_scratch(
         rows: train, validation -> positions of the clips whose labels are given; the latter choose.
         output_dir: Folder of logs and checkpoints, one below it for each of several learning rates.
         description: Text in front of the progress bar.
-        uploads: Gets every checkpoint.
+        uploads: Gets the checkpoints of the training on all labels.
     """
     began = time.monotonic()
     best_rate, accuracies = learning_rates[0], {}
     if len(learning_rates) > 1:
         for rate in learning_rates:
             training = start(rate, rows["train"])
-            training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}", uploads)
+            training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}")
             accuracies[rate] = training.accuracy_on(rows["validation"])
             training.accelerator.free_memory()
         best_rate = max(accuracies, key=lambda rate: accuracies[rate])
@@ -152,7 +152,7 @@ class WeightPath:
             self.go_to(alpha)
             logits, labels = classify()
             correct[alpha] = logits.argmax(axis=1) == labels
-            ranks[alpha] = rank(logits, labels)
+            ranks[alpha] = rank(np.where(logits < ABSENT / 2, -np.inf, logits), labels)
         best = max(ALPHAS, key=lambda alpha: ranks[alpha])
         chosen = next(
             alpha
@@ -174,7 +174,8 @@ def preferred_alpha(num_clips: int, num_classes: int) -> float:
 def is_clearly_better(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether a classifier is better than another by more than chance gives one time in twenty.
 
-    McNemar's test, one-sided: only clips that one of the two alone classifies correctly count.
+    McNemar's test, one-sided, with the normal approximation: only clips that one of the two alone classifies correctly
+    count, and three gained are enough if none is lost.
 
     Args:
         first: Which clips it classifies correctly, (N,).

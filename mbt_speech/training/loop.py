@@ -156,7 +156,7 @@ class TrainingRun:
                     self._stop(signals.received or "a signal")
                 elif self.is_due(self.args.save_steps) and self.step < self.max_steps:
                     self.save()
-        self._close()
+        self.log.close()
 
     def update(self, losses: Losses) -> None:
         """Takes an optimizer step along the gradient, or skips it where loss or gradient is not finite.
@@ -229,20 +229,15 @@ class TrainingRun:
     def _stop(self, reason: str) -> NoReturn:
         """Saves, and ends the process as one that has done its work."""
         checkpoint = self.save()
-        self._close()
+        self.log.close()
         self.accelerator.print(
             f"Stopped by {reason} after step {self.step} of {self.max_steps}: everything is in {checkpoint}. Continue "
             "with --resume_from_checkpoint auto."
         )
         if self.uploads is not None:
             self.uploads.give_up()
+        self.accelerator.end_training()
         sys.exit(0)
-
-    def _close(self) -> None:
-        """Ends the bar and the trackers."""
-        self.log.close()
-        if self.args.report_to != "none":
-            self.accelerator.end_training()
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
@@ -14,10 +15,15 @@ from tqdm.auto import tqdm
 logger = logging.getLogger(__name__)
 
 LOG_NAME = "train_log.jsonl"
+# What trackers number the first step of the next training after: they are the same for all trainings of a run.
+_TRACKED: WeakKeyDictionary[Accelerator, int] = WeakKeyDictionary()
 
 
 class RunLog:
     """Progress bar with loss, rate and time left; `train_log.jsonl`; accelerate's trackers. Main process only.
+
+    Trackers are told of several trainings of a run one after the other: steps go on from those of the training before,
+    and the names of values begin with the folder of the training, if it is below that of the run.
 
     Args:
         accelerator: Knows which process this is, and the trackers.
@@ -48,6 +54,8 @@ class RunLog:
             self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         # A file or a pipe gets a plain line for each logged step instead of a bar.
         self.is_plain = accelerator.is_main_process and not sys.stderr.isatty()
+        folder = Path(os.path.relpath(output_dir, accelerator.project_dir)).as_posix()
+        self.tracked_from, self.tracked_in = _TRACKED.get(accelerator, 0), "" if folder == "." else f"{folder}/"
         self.bar = tqdm(
             total=max_steps,
             initial=start_step,
@@ -80,15 +88,15 @@ class RunLog:
         self._write(step, values, "eval", {})
 
     def _write(self, step: int, values: dict[str, float], group: str, extra: dict[str, float]) -> None:
-        self.accelerator.log(
-            {f"{group}/{name.removeprefix('eval_')}": value for name, value in values.items()}, step=step
-        )
+        tracked = {f"{self.tracked_in}{group}/{name.removeprefix('eval_')}": value for name, value in values.items()}
+        self.accelerator.log(tracked, step=self.tracked_from + step)
         if self.accelerator.is_main_process:
             append_line(self.path, {"step": step, **values, **extra})
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Ends the bar, and this training for the trackers."""
         self.bar.close()
+        _TRACKED[self.accelerator] = self.tracked_from + self.max_steps
 
 
 def is_logged(step: int, logging_steps: int, max_steps: int) -> bool:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 
 from mbt_speech.probing import linear_head
-from mbt_speech.probing.linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind
+from mbt_speech.probing.linear_fits import ABSENT, CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, rank
 from mbt_speech.probing.linear_head import NUM_FOLDS, fit_kind, fit_linear_head, split_folds
 
 
@@ -71,6 +71,17 @@ def test_a_class_without_a_training_clip_is_never_predicted():
     assert set(head.predict(100 * features)) == {0, 2}
     with pytest.raises(ValueError, match="two classes"):
         fit_linear_head(features, 0 * labels, features, labels, 3)
+
+
+def test_clips_of_a_class_that_is_never_predicted_are_wrong_and_do_not_move_the_probabilities_of_others():
+    features, labels = clouds(80, 2, 10)
+    head, strange = fit_kind(features, labels, 3, DISCRIMINANTS[5]), np.append(labels, 2)
+    longer = np.concatenate([features, features[:1]])
+    assert head.calibrated(longer, strange).scale == head.calibrated(features, labels).scale != 2.0**-12
+    assert head.calibrated(longer, strange).scaled().bias[2] == ABSENT
+    accuracy, likelihood = rank(head.logits(features), labels)
+    assert rank(head.logits(longer), strange) == (pytest.approx(accuracy * 80 / 81), pytest.approx(likelihood))
+    assert rank(head.logits(features), np.full(80, 2)) == (0, -np.inf)
 
 
 def few_clips(num_features: int = 200):

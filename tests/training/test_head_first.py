@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from mbt_speech.training.head_first import ALPHAS, WeightPath, preferred_alpha, train_from_scratch
+from mbt_speech.probing.linear_fits import DISCRIMINANTS
+from mbt_speech.probing.linear_head import fit_kind, fit_linear_head
+from mbt_speech.training.head_first import (
+    ALPHAS,
+    WeightPath,
+    fine_tune_head_first,
+    is_clearly_better,
+    preferred_alpha,
+    train_from_scratch,
+)
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 from tests.support.models import TINY, stir
 
@@ -86,11 +95,12 @@ def test_half_way_is_preferred_where_classes_have_eight_clips(num_clips, num_cla
     [([0.1], [(0.1, 3)], 0.1, None), ([0.1, 0.2], [(0.1, 2), (0.2, 2), (0.2, 3)], 0.2, 0.2)],
 )
 def test_one_learning_rate_from_scratch_trains_once_and_more_are_compared(tmp_path, rates, trained, chosen, accuracy):
-    runs = []
+    runs, uploaded = [], []
 
     def start(rate, rows):
-        def run(*_):
+        def run(folder, description, uploads=None):
             runs.append((rate, len(rows)))
+            uploaded.append(uploads)
 
         return SimpleNamespace(
             run=run,
@@ -100,5 +110,54 @@ def test_one_learning_rate_from_scratch_trains_once_and_more_are_compared(tmp_pa
         )
 
     rows = {"train": np.array([0, 1]), "validation": np.array([2])}
-    assert train_from_scratch(start, rates, rows, tmp_path, "") == (chosen, accuracy, 2)
+    assert train_from_scratch(start, rates, rows, tmp_path, "", "uploads") == (chosen, accuracy, 2)
     assert runs == trained
+    assert uploaded == [None] * (len(runs) - 1) + ["uploads"]  # only of the network that is kept
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "is_better"),
+    [(2, 0, False), (3, 0, True), (4, 1, False), (5, 1, False), (6, 1, True), (0, 9, False)],
+)
+def test_few_clips_show_that_a_classifier_is_better_only_if_it_hardly_loses_any(gained, lost, is_better):
+    only_first, only_second = [True] * gained + [False] * lost, [False] * gained + [True] * lost
+    both = [True, False] * 20
+    assert is_clearly_better(np.array(only_first + both), np.array(only_second + both)) == is_better
+
+
+@pytest.mark.parametrize(("learns", "alpha"), [(True, 0.5), (False, 0.0)])
+def test_the_network_trains_from_the_probe_and_again_on_all_labels_unless_the_probe_is_kept(tmp_path, learns, alpha):
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3  # of which a fourth class has no clip
+    features = generator.normal(size=(3, 20))[labels] + 2 * generator.standard_normal((60, 20))
+    examples = SimpleNamespace(features=features, labels=labels)
+    rows, runs = {"train": np.arange(30), "validation": np.arange(30, 60)}, []
+    direction = torch.from_numpy(np.eye(4, 3) @ fit_kind(features, labels, 3, DISCRIMINANTS[2]).weight)
+
+    def start(head, own):
+        model = torch.nn.Linear(20, 4, dtype=torch.float64)
+        with torch.no_grad():
+            model.weight.copy_(torch.from_numpy(head.weight))
+            model.bias.copy_(torch.from_numpy(head.bias))
+
+        def run(folder, description, uploads=None):
+            runs.append((folder, len(own), uploads))
+            with torch.no_grad():
+                model.weight.add_(direction if learns else -direction, alpha=20)
+
+        return SimpleNamespace(
+            model=model,
+            run=run,
+            logits_on=lambda of: (model(torch.from_numpy(features[of])).detach().numpy(), labels[of]),
+            accelerator=SimpleNamespace(free_memory=lambda: None),
+            classifier=lambda accuracy, num_train, minutes, alpha: (model, accuracy, num_train, alpha),
+        )
+
+    model, accuracy, num_train, kept = fine_tune_head_first(start, examples, rows, 4, 0, tmp_path, "", "uploads")
+    assert (num_train, kept) == (30, alpha)
+    again = [(tmp_path / "all_labels", 60, "uploads")] if learns else []
+    assert runs == [(tmp_path, 30, None), *again]
+    probe = fit_linear_head(features[:30], labels[:30], features[30:], labels[30:], 4, 0).scaled()
+    moved = torch.from_numpy(probe.weight) + alpha * 20 * direction
+    torch.testing.assert_close(model.weight.detach(), moved)
+    assert accuracy > 0.4

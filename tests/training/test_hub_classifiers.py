@@ -179,12 +179,14 @@ def test_fine_tuning_resumes_bit_for_bit(name, hard_folder, tmp_path, monkeypatc
     assert any(not torch.equal(middle[key], end[key]) for key in end if not key.startswith("classifier."))
 
 
-def test_a_sweep_of_ours_and_others_saves_the_model_that_is_best_on_validation(hard_folder, tmp_path):
+def test_a_sweep_of_ours_and_others_saves_the_model_that_is_best_on_validation(hard_folder, tmp_path, capsys):
     path, run = save_hub_model(tmp_path, "hubert"), tmp_path / "run"
     words = ["--preset", "tiny", "--max_steps", "2", "--model_name_or_path", path, "random"]
     lines = finetune(run, hard_folder, *words)
     best = max(lines, key=lambda line: line["validation_accuracy"])
     assert json.loads((run / "config.json").read_text())["model_type"] == best["model_type"]
+    predicts = f"mbt predict {run} RECORDING" in capsys.readouterr().out.splitlines()[-1]
+    assert predicts == (best["model_type"] == "mbt")  # which opens no other models
     card = (run / "README.md").read_text()
     assert f"the best trained model on validation: {best['method'].split('/')[-1]}, " in card
 

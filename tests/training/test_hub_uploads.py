@@ -102,9 +102,13 @@ def test_every_checkpoint_reaches_the_hub_while_training_goes_on(hub, in_hub_pro
     words = ["--train_dir", speech_folder, "--save_steps", "2", "--hub_strategy", "every_save"]
     in_hub_process(heard_finetune, tmp_path / "tuned", name, *words, *PUSH, f"{name}-tuned")
     commits = hub.repositories[f"models/{name}-tuned"].commits
-    assert [message for message, _ in commits[1:]] == ["Model of checkpoint-2", "Upload MBT model"]
+    assert [message for message, _ in commits[1:]] == ["Upload MBT model"]  # the probe was kept
     assert set(commits[-1][1]) > MODEL
     assert b"hf_writer" not in (tmp_path / "tuned" / "recipe.yaml").read_bytes()
+    words += ["--supervised_learning_rates", "1e-3"]
+    in_hub_process(heard_finetune, tmp_path / "new", "supervised", *words, *PUSH, f"{name}-new")
+    messages = [message for message, _ in hub.repositories[f"models/{name}-new"].commits[1:]]
+    assert messages == ["Model of checkpoint-2", "Upload MBT model"]
 
 
 @pytest.mark.slow

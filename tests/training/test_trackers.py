@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import run_pretrain
 from mbt_speech.training.run_log import read_log
 from mbt_speech.user_errors import explain_user_errors
-from tests.support.runs import pretrain
+from tests.support.runs import finetune, pretrain
 
 
 @pytest.fixture
@@ -49,6 +49,19 @@ def test_tensorboard_is_told_every_line_of_the_log(speech_folder, tmp_path):
     found = EventAccumulator(str(events)).Reload().Scalars("train/loss")
     logged = {line["step"]: line["loss"] for line in read_log(tmp_path / "run")}
     assert {one.step: one.value for one in found} == pytest.approx(logged)
+
+
+def test_tensorboard_is_told_of_the_trainings_of_fine_tuning_one_after_the_other(speech_folder, tmp_path):
+    words = ["--train_dir", speech_folder, "--max_steps", "4", "--eval_steps", "2", "--report_to", "tensorboard"]
+    run = finetune(tmp_path, "supervised", *words)
+    (events,) = run.rglob("*tfevents*")
+    accumulator = EventAccumulator(str(events)).Reload()
+    folders = ["learning_rate_0.001", "learning_rate_0.003", "all_labels"]
+    for before, folder in zip((0, 4, 8), folders, strict=True):
+        logged = {before + line["step"]: line["loss"] for line in read_log(run / folder) if "loss" in line}
+        found = accumulator.Scalars(f"{folder}/train/loss")
+        assert {one.step: one.value for one in found} == pytest.approx(logged)
+    assert [one.step for one in accumulator.Scalars(f"{folders[1]}/eval/accuracy")] == [6, 8]
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
