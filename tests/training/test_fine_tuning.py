@@ -1,8 +1,17 @@
-"""What one network of a sweep learns from."""
+"""What one network of a sweep learns from, and how it is tested."""
 
+import os
 import re
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.multiprocessing.spawn import spawn
 
 import run_finetune
+from mbt_speech.data.crops import Clip
+from mbt_speech.training.fine_tuning import predict, waveform_inputs
 from mbt_speech.training.run_log import read_log
 
 
@@ -26,3 +35,46 @@ def test_accuracy_is_measured_on_the_way_only_on_clips_that_are_not_learned_from
         for path in tmp_path.rglob("train_log.jsonl")
     }
     assert measured == {"learning_rate_0.001": True, "learning_rate_0.003": True, "all_labels": False}
+
+
+class TenClips:
+    """Constant clips of growing length and loudness."""
+
+    seconds = np.arange(1.0, 11.0)
+
+    def __getitem__(self, item):
+        return Clip(np.full(item + 1, item, np.float32), item, [])
+
+
+class BatchNormOfPeaks(torch.nn.Module):
+    """A network whose logits depend on running statistics."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(1)
+        self.norm.running_mean.fill_(mean)
+
+    def forward(self, waveforms, lengths):
+        return SimpleNamespace(logits=self.norm(waveforms.amax(1, keepdim=True)))
+
+
+def predict_in_process(rank, results, port):
+    """Runs in two processes, whose networks have seen different clips."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
+    args = SimpleNamespace(per_device_train_batch_size=2, dataloader_num_workers=0)
+    model = BatchNormOfPeaks(rank + 1.0)
+    results[rank] = predict(args, Accelerator(cpu=True), model, waveform_inputs, TenClips(), np.arange(1, 10))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_classify_with_the_running_statistics_of_the_first():
+    store = torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        spawn(predict_in_process, args=(results, store.port), nprocs=2)
+        results = dict(results)
+    for logits, labels in results.values():
+        assert sorted(labels) == list(range(1, 10))
+        np.testing.assert_allclose(logits[:, 0], labels - 1, rtol=1e-4)
