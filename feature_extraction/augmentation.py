@@ -99,31 +99,38 @@ class MBTAugmentation:
         """
         waveforms = self.distort_waveforms(waveforms, extractor.sampling_rate, generator)
         features, mask = extractor.extract(waveforms, lengths)
-        return extractor.normalize(self.distort_features(features, generator), mask), mask
+        features = self.distort_features(features, generator, None if lengths is None else mask)
+        return extractor.normalize(features, mask), mask
 
     @torch.no_grad()
     def distort_waveforms(self, waveforms: Tensor, sampling_rate: int, generator: torch.Generator) -> Tensor:
         """Distorts (B, S) at a rate in Hz; returns (B, S)."""
 
-        def distort(name: str, clips: Tensor, strengths: Step) -> Tensor:
+        def distort(name: str, clips: Tensor, chosen: Tensor | slice, strengths: Step) -> Tensor:
             return WAVEFORM_DISTORTIONS[name](clips, sampling_rate, generator, **strengths)
 
         return _distort(waveforms, self.waveform, distort, generator)
 
     @torch.no_grad()
-    def distort_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
+    def distort_features(self, features: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
         """Distorts (B, T, M) in dB, as of `MBTFeatureExtractor.extract`.
 
         The features are standardized clip by clip in front of the distortions and put back to the clip's level and
-        contrast behind them, so that mixing weighs soft and loud clips alike. Frames past a clip's end are silence.
+        contrast behind them, so that mixing weighs soft and loud clips alike. With a mask, (B, T), frames past a
+        clip's end do not count for its level, and `time_mask` hides others. To all other distortions, and without a
+        mask, these frames are silence that belongs to the clip.
         """
         if not self.features:
             return features
 
-        def distort(name: str, clips: Tensor, strengths: Step) -> Tensor:
+        num_frames = None if mask is None else mask.sum(1)
+
+        def distort(name: str, clips: Tensor, chosen: Tensor | slice, strengths: Step) -> Tensor:
+            if name == "time_mask" and num_frames is not None:
+                return spectrogram_augmentation.time_mask(clips, generator, num_frames[chosen], **strengths)
             return FEATURE_DISTORTIONS[name](clips, generator, **strengths)
 
-        std, mean = torch.std_mean(features, dim=(1, 2), keepdim=True, correction=0)
+        std, mean = _spread(features, mask)
         standardized = (features - mean) / std.clamp(min=SILENT_STD_DB)
         return _distort(standardized, self.features, distort, generator) * std + mean
 
@@ -137,20 +144,30 @@ class MBTAugmentation:
         return cls(**lists)
 
 
+def _spread(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns standard deviation and mean, (B, 1, 1) each, of every clip of (B, T, M) where its mask (B, T) is 1."""
+    if mask is None:
+        return torch.std_mean(features, dim=(1, 2), keepdim=True, correction=0)
+    weights = (mask / mask.sum(1, keepdim=True).clamp(min=1))[:, :, None].to(features.dtype)
+    mean = (features * weights).sum(1, keepdim=True).mean(2, keepdim=True)
+    variance = ((features - mean).square() * weights).sum(1, keepdim=True).mean(2, keepdim=True)
+    return variance.sqrt(), mean
+
+
 def _distort(
     clips: Tensor,
     steps: Sequence[Step],
-    distort: Callable[[str, Tensor, Step], Tensor],
+    distort: Callable[[str, Tensor, Tensor | slice, Step], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
     for step in steps:
         for distortion, is_chosen in _draw_lots(step, len(clips), generator):
             strengths = {name: value for name, value in distortion.items() if name not in ("name", "p")}
             if is_chosen.all():
-                clips = distort(distortion["name"], clips, strengths)
+                clips = distort(distortion["name"], clips, slice(None), strengths)
             elif is_chosen.any():
                 chosen = is_chosen.nonzero().flatten().to(clips.device)
-                clips = clips.index_copy(0, chosen, distort(distortion["name"], clips[chosen], strengths))
+                clips = clips.index_copy(0, chosen, distort(distortion["name"], clips[chosen], chosen, strengths))
     return clips
 
 

@@ -97,16 +97,19 @@ def band_equalizer(
     return features + torch.nn.functional.interpolate(knots, size=features.shape[2], mode="linear", align_corners=True)
 
 
-def time_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
+def time_mask(
+    features: torch.Tensor, generator: torch.Generator, num_frames: torch.Tensor | None = None, *, width: float = 0.2
+) -> torch.Tensor:
     """Sets a stretch of frames to the clip's mean level (SpecAugment, arXiv 1904.08779).
 
     Args:
         features: (B, T, M).
         generator: source of randomness.
-        width: largest length, relative to T.
+        num_frames: (B,) frames in each clip, before its padding; all of T by default.
+        width: largest length, relative to the clip's.
     """
-    num_clips, num_frames, _ = features.shape
-    return features.masked_fill(_stretches(num_frames, num_clips, width, features, generator)[:, :, None], 0)
+    num_clips, size, _ = features.shape
+    return features.masked_fill(_stretches(size, num_clips, width, features, generator, num_frames)[:, :, None], 0)
 
 
 def frequency_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
@@ -148,10 +151,16 @@ def _log_mix(x: torch.Tensor, y: torch.Tensor, ratio: Sequence[float], generator
 
 
 def _stretches(
-    size: int, num_clips: int, width: float, like: torch.Tensor, generator: torch.Generator
+    size: int,
+    num_clips: int,
+    width: float,
+    like: torch.Tensor,
+    generator: torch.Generator,
+    extents: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Returns (B, size) booleans, true on one random stretch of each row."""
-    lengths = uniform((0, width * size), (num_clips, 1), like, generator)
-    starts = uniform((0, 1), (num_clips, 1), like, generator) * (size - lengths)
+    """Returns (B, size) booleans, true on one random stretch of each row, or of the first `extents` (B,) of it."""
+    extent = size if extents is None else extents[:, None].to(like.dtype)
+    lengths = uniform((0, 1), (num_clips, 1), like, generator) * (width * extent)
+    starts = uniform((0, 1), (num_clips, 1), like, generator) * (extent - lengths)
     middles = torch.arange(size, device=like.device) + 0.5
     return (middles >= starts) & (middles < starts + lengths)

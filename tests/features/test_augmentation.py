@@ -177,6 +177,17 @@ def test_feature_distortions_do_not_depend_on_a_clips_level_and_contrast():
     )  # fmt: skip
 
 
+def test_masks_are_of_the_clip_and_not_of_its_padding():
+    features = torch.cat([some_features(), torch.full((6, 90, 64), -80.0)], dim=1)
+    num_frames = some_features().shape[1]
+    mask = (torch.arange(features.shape[1]) < num_frames).int().expand(6, -1)
+    lists = [{"name": "time_mask", "width": 0.9}, {"name": "frequency_mask", "width": 0.9}]
+    pipeline = MBTAugmentation(features=lists)
+    padded = pipeline.distort_features(features, seeded(), mask)
+    torch.testing.assert_close(padded[:, :num_frames], pipeline.distort_features(some_features(), seeded()))
+    assert (padded[:, :num_frames] != some_features()).any(2).any(1).all()
+
+
 def test_a_distortion_comes_to_each_clip_with_its_probability():
     waveforms = torch.ones(4000, 4)
     louder = distort_waveforms("gain", waveforms, db=[6, 6], p=0.3)[:, 0] > 1
