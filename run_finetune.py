@@ -41,7 +41,7 @@ from mbt_speech.probing.methods import Methods
 from mbt_speech.reports.label_curves import short_names
 from mbt_speech.reports.model_card import write_classifier_card
 from mbt_speech.reports.pictures import draw_embedding_maps, draw_spectra
-from mbt_speech.reports.results import Results, SweepRun, can_be_saved
+from mbt_speech.reports.results import Results, SweepRun
 from mbt_speech.training.checkpoints import whole_checkpoint
 from mbt_speech.training.fine_tuning import FullTraining, LogMelInputs, Pace, waveform_inputs
 from mbt_speech.training.head_first import (
@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     methods = Methods(args)
     speech = load_labeled_speech(args, accelerator, methods.sampling_rate)
     announce(args, accelerator, speech)
-    runs = [SweepRun(m, f, s) for m in args.model_name_or_path for f in args.label_fraction for s in args.seed]
+    digests = {method: methods.digest(method) for method in args.model_name_or_path}
+    runs = [SweepRun(m, f, s, digests[m]) for m in digests for f in args.label_fraction for s in args.seed]
     results = Results(args, speech, runs)
     task = Task(args, accelerator, methods, speech, uploads, alone=len(runs) == 1)
     write_recipe(args, accelerator.is_main_process)
@@ -265,9 +266,10 @@ def describe_weights(alpha: float | None) -> str:
 
 def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:
     """Writes tables and pictures and, where a model was saved, its card."""
-    lines = results.report()
-    if any(map(can_be_saved, lines)):
-        write_classifier_card(args, AutoConfig.from_pretrained(args.output_dir), lines, methods.sampling_rate)
+    results.report()
+    if results.saved_line is not None:
+        config = AutoConfig.from_pretrained(args.output_dir)
+        write_classifier_card(args, config, results.lines, methods.sampling_rate)
 
 
 def closing(args: FinetuneArguments, speech: LabeledSpeech, saved: Mapping[str, Any] | None) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.closing_line import closing_line
@@ -39,7 +40,7 @@ from mbt_speech.training.hub_uploads import HubUploads
 from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
 from mbt_speech.training.optimization import shortened_warmup
-from mbt_speech.training.run_log import read_log
+from mbt_speech.training.run_log import last_step, read_log
 from mbt_speech.training.sparsity import SparseTraining, encoder_cost
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForPreTrainingOutput
@@ -60,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
     run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
+    if probe is not None and run.step == 0:
+        probe.discard_best()
     write_recipe(args, accelerator.is_main_process)
     watch = CollapseWatch()
     for micro_batches in run.steps(crops):  # x
@@ -200,6 +203,7 @@ def correlate(
     The same in every process.
     """
     model.eval().to(accelerator.device)
+    broadcast(list(model.buffers()))  # running statistics are each process's own
     views = make_views(accelerator, sample, extractor, augmentation, seed)
     z_a, z_b = (torch.cat([model.project(part) for part in view.split(64)]) for view in views)
     return cross_correlation(z_a, z_b, *correlation_normalization(model.config)).cpu().numpy()
@@ -227,12 +231,12 @@ def save_run(
         f"Cross-correlation of the latents, {args.objective} on {source(args)}",
     )
     batch_size = global_batch_size(args, accelerator.num_processes)
-    log = read_log(output_dir)
+    last = last_step(read_log(output_dir))
     facts = {
         "speech": crops.extent,
         "crops": f"{crops.crop_seconds:g} s, {crops.views.replace('_', ' ')}",
-        "steps": f"{log[-1]['step']} of {batch_size} pairs",
-        "learning rate": f"{args.learning_rate:g}, {shortened_warmup(args.warmup_steps, log[-1]['step'])} steps of "
+        "steps": f"{last['step']} of {batch_size} pairs",
+        "learning rate": f"{args.learning_rate:g}, {shortened_warmup(args.warmup_steps, last['step'])} steps of "
         "warm-up, cosine",
         "precision": accelerator.mixed_precision,
         "seed": args.seed,
@@ -240,7 +244,7 @@ def save_run(
     if args.sparsity_method is not None:
         facts["sparse training"] = f"{args.sparsity_method}, density {args.density:g}"
     cost = encoder_cost(model.mbt, frames_of_crop(crops, extractor))
-    write_pretraining_card(args, model.config, cost, facts, log[-1], extractor.sampling_rate)
+    write_pretraining_card(args, model.config, cost, facts, last, extractor.sampling_rate)
 
 
 def closing(args: PretrainArguments) -> str:

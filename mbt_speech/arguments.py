@@ -164,7 +164,7 @@ class FinetuneArguments(RunArguments):
     )
     max_train_frames: int = field(
         default=100_000,
-        metadata={"help": "With segments, about the largest number of frames to train on; a stratified choice."},
+        metadata={"help": "With segments, about the most frames to learn from, of either split; a stratified choice."},
     )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}

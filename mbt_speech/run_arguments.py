@@ -114,7 +114,7 @@ class CheckpointArguments:
     output_dir: str = field(metadata={"help": "Folder for the model, its card, logs and checkpoints."})
     overwrite_output_dir: bool = field(
         default=False,
-        metadata={"help": "Overwrite a model in output_dir, delete its checkpoints, and start from the beginning."},
+        metadata={"help": "Overwrite a model in output_dir, delete its checkpoints and results, and start anew."},
     )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(

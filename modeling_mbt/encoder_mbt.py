@@ -198,7 +198,8 @@ def frame_center(config: MBTConfig) -> float:
     """Returns the input frame on which output frame 0 is centered: max pooling of stride s reads s frames onward."""
     if config.layer_type != "max_pool":
         return 0.0
-    strides = [math.prod(config.time_strides[:stage]) for stage in range(len(config.time_strides))]
+    stem = 1 if config.embedding_size is None else 4
+    strides = [stem * math.prod(config.time_strides[:stage]) for stage in range(len(config.time_strides))]
     return sum((own - 1) / 2 * before for own, before in zip(config.time_strides, strides, strict=True))
 
 

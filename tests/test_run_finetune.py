@@ -8,6 +8,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from feature_extraction.speech import to_waveform
 from mbt_speech.training.run_log import read_log
+from modeling_mbt import MBTConfig, MBTForPreTraining
 from tests.support.runs import finetune, results, run_snippet
 
 
@@ -42,6 +43,28 @@ def test_a_sweep_compares_methods_and_does_nothing_twice(speech_folder, pretrain
     assert "| random | frozen | " in capsys.readouterr().out
     for name in ("label_fractions.png", "embeddings.png", "spectra.png"):
         assert (run / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_folder_keeps_its_best_model_and_the_card_says_which(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--freeze_encoder"]
+    run = finetune(tmp_path, pretrained, *words)
+    weights = (run / "model.safetensors").read_bytes()
+    finetune(run, [pretrained, "random"], *words, "--label_fraction", "0.5")
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert f"{pretrained.name}, 100 % of the labels" in (run / "README.md").read_text()
+    # Controls have the shape of the first model: of another one, they are others.
+    config = MBTConfig.from_pretrained(pretrained)
+    for name, sizes in (("same", config.frame_hidden_sizes), ("other", [16])):
+        other = MBTForPreTraining(MBTConfig(**{**config.to_dict(), "frame_hidden_sizes": sizes, "objective": "bt"}))
+        other.save_pretrained(tmp_path / name)
+        AutoFeatureExtractor.from_pretrained(pretrained).save_pretrained(tmp_path / name)
+        finetune(run, [tmp_path / name, "random"], *words, "--label_fraction", "0.5")
+    assert [line["method"] for line in results(run)].count("random") == 2
+    first, *others = results(run)
+    assert others
+    finetune(run, pretrained, *words, "--overwrite_output_dir")
+    assert results(run) == [first]
 
 
 @pytest.mark.slow

@@ -109,8 +109,11 @@ def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
     monkeypatch.setattr(
         ClipDataset, "_item", lambda self, item, *args: read.append(item) or original(self, item, *args)
     )
+    (tmp_path / "best").mkdir()  # of a better run that was here before
+    (tmp_path / "best" / "probe.json").write_text('{"eval_frozen_linear_accuracy": 2.0}')
     words = ["--train_dir", speech_folder, "--objective", "mbt", "--eval_steps", "2", "--probe_train_dir"]
     run = pretrain(tmp_path, *words, speech_folder)
+    assert "| loss | " in (run / "README.md").read_text().split("## At step 4")[1]
     probes = [line for line in read_log(run) if "eval_frozen_knn20_accuracy" in line]
     assert [line["step"] for line in probes] == [2, 4]
     best = json.loads((run / "best" / "probe.json").read_text())

@@ -1,6 +1,7 @@
 """A model and its feature extractor as one: waveforms in, an embedding of each clip and of its frames out.
 
-Axes: B clips, S samples, T' output frames, H hidden size, K classes.
+Axes: B clips, S samples, T' output frames, H hidden size, P numbers that represent a clip,
+K classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -152,7 +153,7 @@ class SpeechEncoder(nn.Module):
             output_hidden_states: Also return the `hidden_states` of the layers, as `MBTModel` does.
 
         Returns:
-            `last_hidden_state` (B, T', H), zero past a clip's end, and `pooler_output` (B, H).
+            `last_hidden_state` (B, T', H), zero past a clip's end, and `pooler_output` (B, P).
 
         Raises:
             ValueError: A clip is empty, shorter than a window, not of floats, or holds NaN or infinity.

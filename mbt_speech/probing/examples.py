@@ -30,13 +30,13 @@ class Examples:
     rows: dict[str, np.ndarray]
     """train, validation, test -> positions of the examples of a class."""
     max_train: int | None = None
-    """At most so many are trained on."""
+    """At most about so many of each part are learned from."""
 
     def choose(self, part: str, clips: np.ndarray, seed: int) -> np.ndarray:
         """Returns positions of the examples of some clips of a split; of too many, a stratified choice."""
         rows = self.rows[part]
         rows = rows[np.isin(self.clips[rows], clips)]
-        if part != "train" or self.max_train is None or len(rows) <= self.max_train:
+        if self.max_train is None or len(rows) <= self.max_train:
             return rows
         return rows[select_label_fraction(self.labels[rows], self.max_train / len(rows), seed)]
 

@@ -38,7 +38,7 @@ class LinearHead(NamedTuple):
 
     def scaled(self) -> "LinearHead":
         """Returns the head that predicts the same, with probabilities that can be believed, and finite biases."""
-        bias = np.maximum(self.scale * self.bias, ABSENT)
+        bias = np.where(np.isneginf(self.bias), ABSENT, self.scale * self.bias)
         return self._replace(weight=self.scale * self.weight, bias=bias, scale=1.0)
 
     def calibrated(self, features: np.ndarray, labels: np.ndarray) -> "LinearHead":
@@ -79,7 +79,7 @@ CENTROIDS = Kind("centroids", 0.0)
 DISCRIMINANTS = tuple(Kind("discriminant", 10.0 ** (exponent / 2)) for exponent in range(2, -13, -1))
 LOGISTICS = tuple(Kind("logistic", 10.0**exponent) for exponent in range(-6, 6))
 MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at the smaller of two tolerances
-ABSENT = -1e4  # bias in a network of a class without a clip to learn from: weights must be finite
+ABSENT = -1e9  # bias in a network of a class without a clip to learn from, far below any other: weights must be finite
 
 
 Fit = tuple[Kind, np.ndarray, np.ndarray]

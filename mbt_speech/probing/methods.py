@@ -1,6 +1,9 @@
 """What `--model_name_or_path` names: MBT checkpoints, other audio encoders of the Hub, and controls."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -16,6 +19,12 @@ from .encoders import ClipEncoder, FrozenEncoder, LogMelStatistics, MBTFrozenEnc
 from .hub_classifiers import HubClassifier, check_trainable, open_hub_classifier
 from .hub_encoders import open_hub_encoder
 from .linear_fits import LinearHead
+
+WEIGHTS = "model.safetensors"
+# Fields of a config that say nothing of its encoder.
+PRETRAINING = ("projector_sizes", "context_size", "prediction_steps", "objective", "redundancy_loss_weight",
+               "latent_normalization", "latent_normalization_strength", "objective_kwargs",
+               "verification_threshold")  # fmt: skip
 
 
 class Methods:
@@ -54,6 +63,17 @@ class Methods:
     def is_mbt(self, name: str) -> bool:
         """Whether the encoder of a method is one of ours."""
         return self.model_type(name) == MBTConfig.model_type
+
+    def digest(self, name: str) -> str:
+        """Returns what changes with a method: with the weights in its folder, or with what makes a control."""
+        weights = Path(name, WEIGHTS)
+        if name in CONTROLS:
+            config = self._config_of_controls()
+            shape = {field: getattr(config, field) for field in MBTConfig.__annotations__ if field not in PRETRAINING}
+            identity = json.dumps([shape, self.extractors[name].to_dict()], sort_keys=True).encode()
+        else:
+            identity = weights.read_bytes() if weights.is_file() else name.encode()
+        return hashlib.sha256(identity).hexdigest()[:8]
 
     def frozen_encoder(self, name: str, seed: int) -> FrozenEncoder:
         """Opens the encoder of a method; `seed` makes the weights of `random`.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from sklearn.neighbors import KNeighborsClassifier
 
 from feature_extraction import MBTFeatureExtractor
@@ -28,8 +29,8 @@ class OnlineProbe:
     """Fits classifiers on frozen representations of the training split and scores them on the validation split.
 
     `eval_frozen_knn20_accuracy`: the 20 nearest training clips by cosine vote, weighted by their distance.
-    `eval_frozen_linear_accuracy`: a linear classifier, its kind chosen on a fifth of the training split. The model
-    with the best linear accuracy is kept in `best`.
+    `eval_frozen_linear_accuracy`: a linear classifier, its kind chosen on a fifth of the training split or, where that
+    is few clips, by cross-validation. The model with the best linear accuracy is kept in `best`.
 
     Args:
         args: The run.
@@ -52,6 +53,7 @@ class OnlineProbe:
             self.args.dataloader_num_workers,
             "Probing",
         )
+        broadcast(list(model.buffers()))  # running statistics are each process's own
         features = embedder.embed_clips(MBTFrozenEncoder(model.mbt, self.extractor), rows)
         model.train()
         if not self.accelerator.is_main_process:
@@ -59,6 +61,11 @@ class OnlineProbe:
         values = score_probes(self.speech, features)
         self._keep_if_best(model, {"step": step, **values})
         return values
+
+    def discard_best(self) -> None:
+        """Deletes the best model of an earlier run in the same folder."""
+        if self.accelerator.is_main_process:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _keep_if_best(self, model: MBTForPreTraining, values: dict) -> None:
         record = self.folder / "probe.json"

@@ -119,9 +119,13 @@ def compare_pretrainings(results: Sequence[Result]) -> list[str]:
 
 
 def short_names(methods: Sequence[str]) -> dict[str, str]:
-    """Names models by their folders alone, or by their paths where that is not clear."""
-    names = {method: Path(method).name for method in methods}
-    return names if len(set(names.values())) == len(names) else {method: method for method in methods}
+    """Names models by the ends of their paths: by their folders alone, or by as many folders as tell them apart."""
+    parts = {method: Path(method).parts for method in methods}
+    for length in range(1, max(map(len, parts.values()), default=0) + 1):
+        names = {method: "/".join(of_method[-length:]) for method, of_method in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {method: method for method in methods}
 
 
 def describe_training(results: Sequence[Result]) -> list[str]:

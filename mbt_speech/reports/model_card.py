@@ -15,6 +15,7 @@ from mbt_speech.run_arguments import RunArguments
 from mbt_speech.training.sparsity import EncoderCost
 from modeling_mbt import MBTConfig
 
+from .label_curves import short_names
 from .plain_text import plain
 from .results import TRAINED, can_be_saved, validation_rank
 from .software import software_versions
@@ -114,12 +115,13 @@ def write_classifier_card(
     Args:
         args: The run.
         config: The model's.
-        results: Lines of `results.jsonl`; the saved model is the one that is best on validation of those that can be.
+        results: Lines of `results.jsonl`; the saved model is the one that ranks highest of those that can be saved.
         sampling_rate: In Hz, what the extractor expects.
     """
     table = pd.DataFrame(results)
     table["name"] = table["method"]
-    table["method"] = [Path(method).name for method in table["name"]]
+    names = short_names(list(table["name"].unique()))
+    table["method"] = [names[name] for name in table["name"]]
     models = [row for row in table.to_dict("records") if can_be_saved(row)]
     best = max(models, key=validation_rank)
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in KEYS)]
@@ -150,7 +152,8 @@ def _explain_results(best: Mapping[str, Any], args: RunArguments) -> str:
     return (
         f"Top-1 accuracy on the test split of {plain(source(args))} ({best['num_test']} {best['unit']}); "
         f"always predicting the most frequent class scores {100 * best['chance']:.1f} %. Mean and standard deviation "
-        f"over seeds. The model in this repository is the best {kind} on validation: {plain(best['method'])}, "
+        f"over seeds. The model in this repository is, of those with the most labels, the best {kind} on validation: "
+        f"{plain(best['method'])}, "
         f"{100 * best['label_fraction']:g} % of the labels ({best['num_train']} {best['unit']}), seed {best['seed']}; "
         f"its own test accuracy is {100 * best['accuracy']:.1f} %.{_weights(best['alpha'])}"
     )

@@ -11,6 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
+from mbt_speech.training.run_log import last_step
+
 from .style import BLACK, LOG_SPAN, color, label_plainly, legend_beside, marker, plt, save
 
 SHOWN_DIMS = 128
@@ -53,8 +55,8 @@ def _draw_floors(axis, logs: Mapping[str, Sequence[dict]]) -> None:
     """Draws what no network gets below with the batch and the latents of each run; runs may share it."""
     floors: dict[float, list[int]] = {}
     for number, log in enumerate(logs.values()):
-        if log and log[-1].get("loss_floor", 0) > 0:
-            floors.setdefault(log[-1]["loss_floor"], []).append(number)
+        if (floor := last_step(log).get("loss_floor", 0)) > 0:
+            floors.setdefault(floor, []).append(number)
     for floor, numbers in floors.items():
         of_one = len(numbers) == 1 and len(logs) > 1
         words = f"floor of {list(logs)[numbers[0]]}" if of_one else "floor for this batch"

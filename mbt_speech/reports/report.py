@@ -21,7 +21,7 @@ import torch
 
 from mbt_speech.closing_line import closing_line
 from mbt_speech.command_line import RECIPE_NAME, load_yaml, recipe_to_share
-from mbt_speech.training.run_log import read_log
+from mbt_speech.training.run_log import last_step, read_log
 
 from .ablation_table import ABLATION_NAME, ablation_text
 from .label_curves import SWEEP_NAME, label_curves, short_names, sweep_text, sweep_title
@@ -191,8 +191,9 @@ def pretraining(runs_dir: Path, encoders: list[Path], gallery: Gallery) -> list[
         name, recipe, log = str(folder.relative_to(runs_dir)), read_recipe(folder), read_log(folder)
         pairs = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
         data = Path(recipe["train_dir"] or recipe["dataset_name"]).name
-        measured = [f"{log[-1][measure]:.4g}" if measure in log[-1] else "" for measure in MEASURES]
-        rows.append([name, recipe["objective"], data, str(log[-1]["step"]), str(pairs), *measured])
+        last = last_step(log)
+        measured = [f"{last[measure]:.4g}" if measure in last else "" for measure in MEASURES]
+        rows.append([name, recipe["objective"], data, str(last["step"]), str(pairs), *measured])
         logs[name] = log
         with np.load(folder / "cross_correlation.npz") as saved:
             matrices |= {f"{name}, {moment} pre-training": saved[moment] for moment in ("before", "after")}

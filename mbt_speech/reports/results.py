@@ -1,12 +1,10 @@
 """The results of a sweep: what was done before, what comes in, and the report in the end."""
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ from mbt_speech.command_line import read_label_map
 from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
+from mbt_speech.training.output_folder import RESULTS_NAME
 from mbt_speech.training.run_log import append_line, read_lines
 from modeling_mbt import MBTConfig
 
 from .label_curves import write_sweep
 
-RESULTS_NAME = "results.jsonl"
 FROZEN, TRAINED = "frozen", "trained"
 
 
@@ -34,14 +32,13 @@ class SweepRun:
     method: str
     label_fraction: float
     seed: int
+    digest: str
+    """Tells methods of the same name apart, such as a model that was trained anew."""
 
-    @cached_property
+    @property
     def name(self) -> str:
-        """Returns the name of its folder within a sweep; a model that was trained anew has another."""
-        weights = Path(self.method, "model.safetensors")
-        identity = weights.read_bytes() if weights.is_file() else self.method.encode()
-        digest = hashlib.sha256(identity).hexdigest()[:8]
-        return f"{Path(self.method).name}-{digest}-{self.label_fraction:g}-seed{self.seed}"
+        """Returns the name of its folder within a sweep."""
+        return f"{Path(self.method).name}-{self.digest}-{self.label_fraction:g}-seed{self.seed}"
 
 
 def can_be_saved(line: Mapping[str, Any]) -> bool:
@@ -64,7 +61,8 @@ class Results:
         self._path = Path(args.output_dir, RESULTS_NAME)
         self._settings = _settings(args, speech)
         # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
-        latest = reversed(read_lines(self._path))
+        starts_over = args.overwrite_output_dir and args.resume_from_checkpoint is None
+        latest = reversed([] if starts_over else read_lines(self._path))
         self._done = list(takewhile(lambda line: line.get("settings") == self._settings, latest))[::-1]
 
     def __contains__(self, run: SweepRun) -> bool:
@@ -76,7 +74,9 @@ class Results:
             "run": run.name,
             "settings": self._settings,
             "task": self.args.label_column_name,
-            **dataclasses.asdict(run),
+            "method": run.method,
+            "label_fraction": run.label_fraction,
+            "seed": run.seed,
             "model_type": model_type,
             "encoder": FROZEN if self.args.freeze_encoder else TRAINED,
             "unit": self.speech.unit,
@@ -96,6 +96,11 @@ class Results:
         return can_be_saved(line) and (not done or validation_rank(line) > max(done))
 
     @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns all lines with these settings, those of other runs in this folder among them."""
+        return self._done
+
+    @property
     def saved_line(self) -> dict[str, Any] | None:
         """Returns the line of the model at the top of `output_dir`, if one was saved."""
         return max(filter(can_be_saved, self._done), key=validation_rank, default=None)
@@ -105,14 +110,13 @@ class Results:
         append_line(self._path, line)
         self._done.append(line)
 
-    def report(self) -> list[dict[str, Any]]:
-        """Writes results.csv, and table and picture over all seeds; prints the table; returns the lines."""
+    def report(self) -> None:
+        """Writes results.csv, and table and picture over all seeds, of the runs of this call; prints the table."""
         lines = [line for line in self._done if line["run"] in self._names]
         pd.DataFrame(lines).drop(columns=["run", "settings"]).to_csv(self._path.with_suffix(".csv"), index=False)
         shown = [{name: value for name, value in line.items() if name not in ("run", "settings")} for line in lines]
         pretrained = [method for method in self.args.model_name_or_path if method not in CONTROLS]
         print(f"\n{write_sweep(shown, pretrained, self._path.parent, source(self.args))}")
-        return lines
 
 
 def validation_rank(result: Mapping[str, Any]) -> tuple[float, float]:

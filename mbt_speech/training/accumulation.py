@@ -1,6 +1,7 @@
 """Gradients of a batch that is too large for memory, micro-batch by micro-batch.
 
-Axes: k micro-batches of B pairs in each of W processes, N = W k B pairs in the whole batch, D latents, H hidden size.
+Axes: k micro-batches of B pairs in each of W processes, N = W k B pairs in the whole batch, D latents, P numbers
+that represent a clip.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ def backpropagate_views(
         micro_batches: The two views, (B, T, M), of each.
 
     Returns:
-        The output over all of this process's micro-batches, (k B, D) and (k B, H); the loss is that of the N pairs.
+        The output over all of this process's micro-batches, (k B, D) and (k B, P); the loss is that of the N pairs.
     """
     if len(micro_batches) == 1:
         output = network(*micro_batches[0])

@@ -1,6 +1,6 @@
 """What the latents of a step look like: agreement, redundancy, rank; and whether they have collapsed.
 
-Axes: N pairs in the batch of all processes, D latents, H hidden size.
+Axes: N pairs in the batch of all processes, D latents, P numbers that represent a clip.
 """
 
 import torch

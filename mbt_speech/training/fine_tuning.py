@@ -125,7 +125,11 @@ class FullTraining:
         if isinstance(self.model, MBTForSequenceClassification) and self.model.config.encoder_density < 1:
             sparsity = SparseTraining.keep_zeros(self.model.to(self.accelerator.device))
         run = TrainingRun(
-            replace(self.args, resume_from_checkpoint=self._own_checkpoint(output_dir)),
+            replace(
+                self.args,
+                resume_from_checkpoint=self._own_checkpoint(output_dir),
+                per_device_train_batch_size=self.batch_size,
+            ),
             self.accelerator,
             self.model,
             self.extractor,

@@ -167,13 +167,15 @@ class TrainingRun:
         Raises:
             FloatingPointError: Losses or gradients were not finite so many steps in a row.
         """
-        if self.sparsity is not None:
-            self.sparsity.before_step(self.step, self.optimizer)
         learning_rate = self.schedule.set_rates(self.step)
         if _any(self.accelerator, not self._is_finite(losses["loss"])):
             self._skip(losses["loss"].item())
         else:
             self.skipped_in_a_row = 0
+            if self.sparsity is not None:
+                self.sparsity.before_step(self.step, self.optimizer)
+            if self.args.max_grad_norm > 0:
+                self.accelerator.clip_grad_norm_(self.network.parameters(), self.args.max_grad_norm)
             self.optimizer.step()
             if self.sparsity is not None:
                 self.sparsity.mask_weights()
@@ -192,14 +194,11 @@ class TrainingRun:
         return every > 0 and self.step % every == 0
 
     def _is_finite(self, loss: torch.Tensor) -> bool:
-        """Clips the gradient; returns whether loss and gradient are finite."""
-        if not torch.isfinite(loss):
-            return False
-        if self.args.max_grad_norm <= 0:
-            return True
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.args.max_grad_norm)
-        # In fp16 the loss scaler looks after overflowing gradients itself.
-        return self.accelerator.scaler is not None or norm is None or bool(torch.isfinite(norm))
+        """Returns whether loss and gradient are finite; in fp16, the loss scaler looks after the gradient itself."""
+        if not torch.isfinite(loss) or self.accelerator.scaler is not None:
+            return bool(torch.isfinite(loss))
+        gradients = [own.grad for own in self.network.parameters() if own.grad is not None]
+        return bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
 
     def _skip(self, loss: float) -> None:
         """Leaves weights and running statistics as they were before the step."""

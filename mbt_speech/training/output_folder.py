@@ -10,7 +10,8 @@ from mbt_speech.command_line import RECIPE_NAME, load_yaml
 from mbt_speech.run_arguments import RunArguments
 
 LOCK_NAME = ".lock"
-MODEL_NAMES = ("config.json", "model.safetensors", "results.jsonl")
+RESULTS_NAME = "results.jsonl"
+MODEL_NAMES = ("config.json", "model.safetensors", RESULTS_NAME)
 # What tells one model from another.
 IDENTITY = ("objective", "preset"), ("label_column_name",)
 
@@ -26,6 +27,8 @@ def claim_output_dir(args: RunArguments) -> None:
     folder = Path(args.output_dir)
     _lock(folder)
     if args.overwrite_output_dir:
+        if args.resume_from_checkpoint is None:
+            (folder / RESULTS_NAME).unlink(missing_ok=True)
         return
     if (folder / RECIPE_NAME).is_file():
         there, here = _identity(load_yaml(folder / RECIPE_NAME)), _identity(vars(args))

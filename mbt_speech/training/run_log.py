@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -71,7 +72,8 @@ class RunLog:
         self.bar.update()
         if not is_logged(step, self.logging_steps, self.max_steps):
             return
-        tensors = {name: torch.as_tensor(value).detach() for name, value in values.items()}
+        device = self.accelerator.device
+        tensors = {name: torch.as_tensor(value, device=device).detach() for name, value in values.items()}
         values = {name: float(self.accelerator.reduce(tensor, "mean")) for name, tensor in tensors.items()}  # pyright: ignore[reportArgumentType]
         now = time.perf_counter()
         rate = (step - self.last_step) * self.clips_per_step / (now - self.last_time)
@@ -107,6 +109,11 @@ def is_logged(step: int, logging_steps: int, max_steps: int) -> bool:
 def read_log(output_dir: Path) -> list[dict]:
     """Reads the lines of `train_log.jsonl`, oldest first; none if there is no log."""
     return read_lines(Path(output_dir) / LOG_NAME)
+
+
+def last_step(log: Sequence[dict]) -> dict:
+    """Returns the line of the last training step in a log, which may end with an evaluation; {} if there is none."""
+    return next((line for line in reversed(log) if "loss" in line), {})
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -90,10 +90,14 @@ def test_pooling_has_a_finite_gradient_where_frames_do_not_vary():
     assert features.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("settings", [TINY, SMALL_MAX_POOL], ids=["plain", "max_pool"])
+@pytest.mark.parametrize(
+    "settings",
+    [TINY, SMALL_MAX_POOL, {**SMALL_MAX_POOL, "embedding_size": 4}],
+    ids=["plain", "max_pool", "stem"],
+)
 def test_an_output_frame_is_centered_on_what_it_reads(settings):
     config = MBTConfig(**settings)
-    features = torch.rand(1, 64, 16, requires_grad=True)
+    features = torch.rand(1, 192, 16, requires_grad=True)
     model = MBTModel(config).eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.abs() + 0.01
@@ -102,7 +106,7 @@ def test_an_output_frame_is_centered_on_what_it_reads(settings):
     # Through a maximum only the winner has a gradient: the reach is that of many clips.
     seen = gradient.any(-1)[0]
     for _ in range(30):
-        features = torch.rand(1, 64, 16, requires_grad=True)
+        features = torch.rand(1, 192, 16, requires_grad=True)
         (gradient,) = torch.autograd.grad(model(features).last_hidden_state[:, frame].sum(), features)
         seen |= gradient.any(-1)[0]
     first, last = int(seen.nonzero()[0]), int(seen.nonzero()[-1])

@@ -84,6 +84,15 @@ def test_clips_of_a_class_that_is_never_predicted_are_wrong_and_do_not_move_the_
     assert rank(head.logits(features), np.full(80, 2)) == (0, -np.inf)
 
 
+def test_probabilities_that_are_as_sharp_as_can_be_change_no_prediction():
+    generator = np.random.default_rng(0)
+    labels, centers = np.arange(120) % 40, 1e3 + 20 * generator.normal(size=(40, 8))
+    features = centers[labels] + 1e-2 * generator.normal(size=(120, 8))
+    head = fit_kind(features, labels, 41, DISCRIMINANTS[0]).calibrated(features, labels)
+    assert np.abs(head.scaled().bias[:40]).max() > 1e4
+    assert (head.scaled().predict(features) == labels).all()
+
+
 def few_clips(num_features: int = 200):
     """Features (24, num_features) and labels (24,) of 6 classes."""
     generator = np.random.default_rng(1)

@@ -7,7 +7,14 @@ from scipy import stats
 from sklearn import metrics
 
 from mbt_speech.probing.classification import score
-from mbt_speech.reports.label_curves import describe_difference, estimate, label_curves, paired_difference, write_sweep
+from mbt_speech.reports.label_curves import (
+    describe_difference,
+    estimate,
+    label_curves,
+    paired_difference,
+    short_names,
+    write_sweep,
+)
 
 
 def results(gain, noise=0.0, seeds=5):
@@ -51,6 +58,12 @@ def test_an_interval_that_holds_zero_shows_no_difference():
     assert "bt is better" in describe_difference(estimate(-np.array([0.10, 0.11, 0.12])), "bt", "mbt")
     for values in ([0.1], [0.1, 0.1, 0.1], [0.1, 0.12]):  # one seed, seeds without an effect, too few
         assert "nothing is shown" in describe_difference(estimate(np.array(values)), "bt", "mbt")
+
+
+def test_models_are_named_by_as_many_folders_as_tell_them_apart():
+    assert list(short_names(["runs/bt", "me/mbt", "random"]).values()) == ["bt", "mbt", "random"]
+    assert list(short_names(["/a/bt/best", "/a/mbt/best"]).values()) == ["bt/best", "mbt/best"]
+    assert short_names([]) == {}
 
 
 def test_the_report_holds_the_table_the_differences_and_a_picture(tmp_path):

@@ -56,6 +56,19 @@ def test_the_card_of_pre_training_says_how_wide_an_embedding_is(tmp_path):
     assert f"pooler_output  # (1, {config.pooled_size})" in (tmp_path / "README.md").read_text()
 
 
+def test_models_in_folders_of_the_same_name_are_two(tmp_path):
+    args = FinetuneArguments(output_dir=str(tmp_path), model_name_or_path=["a"], train_dir=str(tmp_path))
+    rows = [
+        RESULT | {"method": method, "seed": 0, "validation_accuracy": accuracy, "accuracy": accuracy}
+        for method, accuracy in (("runs/bt/best", 0.5), ("runs/mbt/best", 0.9))
+    ]
+    write_classifier_card(args, MBTConfig(num_labels=2), rows, 16_000)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "| bt/best | frozen | 100 % | 50.0 | 1 |" in card.content
+    assert "| mbt/best | frozen | 100 % | 90.0 | 1 |" in card.content
+    assert card.data.eval_results[0].metric_value == 0.9
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

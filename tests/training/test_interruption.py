@@ -219,6 +219,26 @@ def test_five_steps_in_a_row_that_are_not_finite_name_their_recordings(speech_fo
 
 
 @pytest.mark.slow
+def test_a_gradient_that_is_not_finite_moves_neither_weights_nor_masks(speech_folder, tmp_path, monkeypatch):
+    original, calls = run_pretrain.backpropagate_views, []
+
+    def backpropagate_views(accelerator, network, views):
+        output = original(accelerator, network, views)
+        calls.append(output)
+        if len(calls) == 3:
+            next(network.parameters()).grad.fill_(float("nan"))
+        return output
+
+    monkeypatch.setattr(run_pretrain, "backpropagate_views", backpropagate_views)
+    words = [*pretraining(speech_folder), "--output_dir", tmp_path, "--save_steps", 1, "--save_total_limit", 9]
+    words += ["--max_grad_norm", 0, "--sparsity_method", "magnitude", "--density", 0.5]
+    run_pretrain.main([*map(str, words), "--max_steps", "4", "--logging_steps", "1"])
+    assert [line.get("skipped_steps", 0) for line in read_log(tmp_path)] == [0, 0, 1, 1]
+    before, after = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3))
+    assert all(bool((before[name] == after[name]).all()) for name in before)
+
+
+@pytest.mark.slow
 def test_one_step_that_is_not_finite_leaves_the_weights_alone(speech_folder, tmp_path, monkeypatch):
     original = run_pretrain.make_views
     calls = []
