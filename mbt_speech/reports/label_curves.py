@@ -5,7 +5,7 @@ labels, seed by seed.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,8 +184,9 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
     curves = label_curves(results)
     fractions = sorted({point.label_fraction for point in curves})
     sections = [
-        f"Top-1 accuracy in % on {results[0]['num_test']} test {results[0]['unit']}, mean ± half of the 95 % interval "
-        f"over seeds; always predicting the most frequent class scores {100 * results[0]['chance']:.1f}. "
+        f"Top-1 accuracy in % on {_range(result['num_test'] for result in results)} test {results[0]['unit']}, mean ± "
+        "half of the 95 % interval over seeds; always predicting the most frequent class scores "
+        f"{_range(round(100 * result['chance'], 1) for result in results)}. "
         "Hyper-parameters are chosen on the validation split; the test split is used once for each classifier."
     ]
     rows = []
@@ -206,6 +207,12 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
             lines.append(f"- {100 * fraction:g} % of the labels: {words}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)
+
+
+def _range(numbers: Iterable[float]) -> str:
+    """Returns the one number, or the smallest and the largest: encoders with other frame rates have other frames."""
+    ordered = sorted(set(numbers))
+    return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _with_short_names(sweep: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,13 @@ def test_the_report_holds_the_table_the_differences_and_a_picture(tmp_path):
     few, all_labels = (point.estimate for point in curves if point.method == "mbt")
     assert f"| mbt | frozen | {few} | {all_labels} |" in text
     assert text.count("mbt is better") == 2
+    assert "on 50 test clips" in text
+    assert "most frequent class scores 10.0. " in text
     assert (tmp_path / "results.md").read_text() == text
+    other = [{**line, "num_test": 20, "chance": 0.2} for line in table if line["method"] == "stats"]
+    mixed = write_sweep([*table, *other], ["bt", "mbt"], tmp_path, "synthetic speech")
+    assert "on 20 to 50 test clips" in mixed
+    assert "scores 10.0 to 20.0. " in mixed
     with Image.open(tmp_path / "label_fractions.png") as picture:
         assert picture.width > 600
 
