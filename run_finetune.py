@@ -31,6 +31,7 @@ from mbt_speech.closing_line import closing_line
 from mbt_speech.data.label_fractions import select_label_fraction
 from mbt_speech.data.labeled_speech import SPLITS, LabeledSpeech, load_labeled_speech
 from mbt_speech.data.sources import source
+from mbt_speech.presets import CHANNELS
 from mbt_speech.probing.classification import Classifier, chance, fit_frozen
 from mbt_speech.probing.encoders import MBTFrozenEncoder
 from mbt_speech.probing.examples import Examples, represent
@@ -57,8 +58,9 @@ from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
-# What leaves the label true: parts of the spectrogram are hidden (SpecAugment, arXiv 1904.08779).
-AUGMENTATION = {"features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]}
+# What leaves the label true: another microphone or line, and hidden parts of the spectrogram (SpecAugment, arXiv
+# 1904.08779); pre-training mixes in other clips as well.
+AUGMENTATION = {"features": [step for step in CHANNELS["features"] if step["name"] != "mixup"]}
 
 
 def main(argv: list[str] | None = None) -> None:
