@@ -92,8 +92,8 @@ class Results:
 
     def is_best(self, line: Mapping[str, Any]) -> bool:
         """Whether a line is of a model that can be saved, and ranks above all before; the first one does."""
-        done = [validation_rank(other) for other in self._done if can_be_saved(other)]
-        return can_be_saved(line) and (not done or validation_rank(line) > max(done))
+        best = self.saved_line
+        return can_be_saved(line) and (best is None or validation_rank(line) > validation_rank(best))
 
     @property
     def lines(self) -> list[dict[str, Any]]:

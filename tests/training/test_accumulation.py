@@ -7,12 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.multiprocessing.spawn import spawn
 
 from mbt_speech.training.accumulation import backpropagate_mean, backpropagate_views
 from mbt_speech.training.loop import synchronize_batch_norm
 from modeling_mbt import MBTConfig, MBTForPreTraining
 from modeling_mbt.named_objectives_mbt import OBJECTIVES
+from tests.support.processes import run_in_two_processes
 
 NUM_PAIRS, NUM_FRAMES, NUM_MELS = 24, 12, 16
 # W-MSE whitens 8 dimensions only; SIGReg draws directions unless it is given a seed; the clips have 6 frames, of which
@@ -159,10 +159,8 @@ def test_a_mean_over_clips_is_the_mean_over_micro_batches():
     assert float(parts["number"]) == 1.0
 
 
-def run_process(rank, results, port):
+def run_process(rank, results):
     """Runs in two processes, each with two micro-batches of other sizes than its neighbor's."""
-    store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
     accelerator = Accelerator(cpu=True)
     views = [view.split([14, 10])[rank] for view in make_views()]
     for objective in OBJECTIVES:
@@ -170,16 +168,11 @@ def run_process(rank, results, port):
         sizes = ([9, 5], [4, 6])[rank]
         losses, gradients = losses_and_gradients(accelerator, network, micro_batches(sizes, views))
         results[rank, objective] = losses, {name.removeprefix("module."): g for name, g in gradients.items()}
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_with_micro_batches_equal_one_with_the_whole_batch():
-    store = torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
-    with torch.multiprocessing.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        spawn(run_process, args=(results, store.port), nprocs=2)
-        results = dict(results)
+    results = run_in_two_processes(run_process)
     for objective in OBJECTIVES:
         model = build(objective)
         losses, gradients = losses_and_gradients(

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.multiprocessing.spawn import spawn
 
 import run_finetune
 from mbt_speech.data.crops import Clip
 from mbt_speech.training.fine_tuning import predict, waveform_inputs
 from mbt_speech.training.run_log import read_log
+from tests.support.processes import run_in_two_processes
 
 
 def test_a_seed_cuts_long_clips_alike_alone_and_in_a_sweep(speech_folder, tmp_path, capsys):
@@ -58,23 +58,15 @@ class BatchNormOfPeaks(torch.nn.Module):
         return SimpleNamespace(logits=self.norm(waveforms.amax(1, keepdim=True)))
 
 
-def predict_in_process(rank, results, port):
+def predict_in_process(rank, results):
     """Runs in two processes, whose networks have seen different clips."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
     args = SimpleNamespace(per_device_train_batch_size=2, dataloader_num_workers=0)
     model = BatchNormOfPeaks(rank + 1.0)
     results[rank] = predict(args, Accelerator(cpu=True), model, waveform_inputs, TenClips(), np.arange(1, 10))
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_classify_with_the_running_statistics_of_the_first():
-    store = torch.distributed.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
-    with torch.multiprocessing.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        spawn(predict_in_process, args=(results, store.port), nprocs=2)
-        results = dict(results)
-    for logits, labels in results.values():
+    for logits, labels in run_in_two_processes(predict_in_process).values():
         assert sorted(labels) == list(range(1, 10))
         np.testing.assert_allclose(logits[:, 0], labels - 1, rtol=1e-4)
