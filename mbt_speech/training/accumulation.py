@@ -16,6 +16,7 @@ from modeling_mbt import MBTForPreTraining, MBTForPreTrainingOutput
 
 Views = tuple[Tensor, Tensor]
 Losses = dict[str, Tensor]
+ClipBatch = tuple[Tensor, ...]
 
 
 def backpropagate_views(
@@ -69,28 +70,29 @@ def _inner_product(projections: Sequence[Tensor], gradients: Sequence[Tensor]) -
 def backpropagate_mean(
     accelerator: Accelerator,
     network: nn.Module,
-    micro_batches: Sequence[dict],
-    forward: Callable[[dict, int], Losses],
+    batches: Sequence[ClipBatch],
+    forward: Callable[[ClipBatch], Losses],
 ) -> Losses:
     """Adds the gradient of a loss that is a mean over clips to the parameters' gradients.
 
     Args:
         accelerator: Of `create_accelerator`.
         network: The prepared model.
-        micro_batches: Batches of one size.
-        forward: (batch, its number) -> values by name, of which `"loss"` is minimized.
+        batches: Tuples of tensors of B clips each, where B may differ; of as many clips in all in every process.
+        forward: batch -> means over its clips by name, of which `"loss"` is minimized.
 
     Returns:
-        The values' means over the micro-batches.
+        The values' means over all clips.
     """
-    values = []
-    for number, batch in enumerate(micro_batches):
-        is_last = number == len(micro_batches) - 1
+    num_clips, means = sum(len(batch[0]) for batch in batches), {}
+    for number, batch in enumerate(batches):
+        is_last = number == len(batches) - 1
         with nullcontext() if is_last else accelerator.no_sync(network):
-            losses = forward(batch, number)
-            accelerator.backward(losses["loss"] / len(micro_batches))
-        values.append({name: value.detach() for name, value in losses.items()})
-    return {name: torch.stack([one[name] for one in values]).mean(0) for name in values[0]}
+            values = {name: value * len(batch[0]) / num_clips for name, value in forward(batch).items()}
+            accelerator.backward(values["loss"])
+        for name, value in values.items():
+            means[name] = means.get(name, 0) + value.detach()
+    return means
 
 
 @torch.no_grad()

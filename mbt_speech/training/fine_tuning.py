@@ -26,10 +26,13 @@ from mbt_speech.probing.classification import Classifier, chance, score
 from mbt_speech.probing.hub_classifiers import HubClassifier
 from modeling_mbt import MBTForSequenceClassification
 
-from .accumulation import Losses, backpropagate_mean
+from .accumulation import ClipBatch, Losses, backpropagate_mean
 from .hub_uploads import HubUploads
 from .loop import TrainingRun
 from .sparsity import SparseTraining
+
+CLIPS_OF_PART = 8  # at most: fewer need less padding, but give batch norm fewer clips to normalize over
+LITTLE_PADDING = 0.5  # mean length of clips over the longest, above which batches are run whole
 
 
 class Pace(NamedTuple):
@@ -162,15 +165,20 @@ class FullTraining:
 
     def backpropagate(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
         """Adds the gradient of the micro-batches of a step; returns their mean loss and accuracy."""
-
-        def forward(batch: dict, number: int) -> Losses:
+        parts = []
+        for number, batch in enumerate(batches):
             batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
             share = self.accelerator.process_index * len(batches) + number
             generator = torch.Generator().manual_seed(derive_seed(self.seed, step, share))
-            output = network(*self.inputs(batch["waveforms"], batch["lengths"], generator), labels=batch["labels"])
-            return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
+            values, mask = self.inputs(batch["waveforms"], batch["lengths"], generator)
+            parts += split_by_length(values, mask, batch["labels"], self._num_parts)
 
-        return backpropagate_mean(self.accelerator, network, batches, forward)
+        def forward(part: ClipBatch) -> Losses:
+            *inputs, labels = part
+            output = network(*inputs, labels=labels)
+            return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == labels).float().mean()}
+
+        return backpropagate_mean(self.accelerator, network, parts, forward)
 
     def accuracy_on(self, rows: np.ndarray) -> float:
         """Classifies clips at some positions; returns the share of correct ones."""
@@ -214,6 +222,14 @@ class FullTraining:
         """Returns the number of micro-batches that make a step."""
         return self.args.gradient_accumulation_steps * self.accelerator.num_processes
 
+    @property
+    def _num_parts(self) -> int:
+        """Returns the number of parts in which a micro-batch is run, the same for all of them and in every process."""
+        seconds = self.speech.clips.seconds[self.train_rows].clip(max=self.args.max_length_seconds)
+        if seconds.mean() > LITTLE_PADDING * seconds.max() or not isinstance(self.inputs, LogMelInputs):
+            return 1  # others than MBT models take care of padding themselves
+        return -(-self.batch_size // CLIPS_OF_PART)
+
     def _items(self, start_step: int, end_step: int) -> list[list[tuple[int, int]]]:
         sampler = StepSampler(
             len(self.train_rows),
@@ -226,6 +242,28 @@ class FullTraining:
             process_index=self.accelerator.process_index,
         )
         return [[(epoch, int(self.train_rows[index])) for epoch, index in batch] for batch in sampler]
+
+
+def split_by_length(features: Tensor, mask: Tensor, labels: Tensor, num_parts: int) -> list[ClipBatch]:
+    """Sorts a batch by length and splits it, so that not all clips are padded to the longest of all.
+
+    A batch of recordings of very different lengths is mostly padding. Batch norm normalizes over each part.
+
+    Args:
+        features: (B, T, M).
+        mask: 1 for real frames, 0 for padding, (B, T).
+        labels: (B,).
+        num_parts: At most B; of one part, the batch comes back as it is.
+
+    Returns:
+        Features, mask and labels of each part, of B / `num_parts` clips, all of them cut at the end of the longest.
+    """
+    if num_parts == 1:
+        return [(features, mask, labels)]
+    num_frames = mask.sum(dim=1)
+    parts = num_frames.argsort(descending=True).tensor_split(num_parts)
+    ends = [int(num_frames[rows].max()) for rows in parts]
+    return [(features[rows, :end], mask[rows, :end], labels[rows]) for rows, end in zip(parts, ends, strict=True)]
 
 
 @torch.no_grad()

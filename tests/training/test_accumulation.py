@@ -143,20 +143,20 @@ def test_bfloat16_autocast_gives_what_one_graph_under_it_gives():
     assert abs(float(losses[0] - full)) > 1e-6 * float(full)  # the network really ran in bfloat16
 
 
-def test_a_mean_over_clips_is_the_mean_over_micro_batches():
+def test_a_mean_over_clips_is_the_mean_over_batches_of_any_size():
     accelerator, layer = Accelerator(cpu=True), nn.Linear(3, 1)
     clips = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
 
-    def forward(batch, number):
-        return {"loss": layer(batch["clips"]).square().mean(), "number": torch.tensor(float(number))}
+    def forward(batch):
+        return {"loss": layer(batch[0]).square().mean(), "size": torch.tensor(float(len(batch[0])))}
 
-    whole = backpropagate_mean(accelerator, layer, [{"clips": clips}], forward)
+    whole = backpropagate_mean(accelerator, layer, [(clips,)], forward)
     gradient = layer.weight.grad.clone()
     layer.zero_grad()
-    parts = backpropagate_mean(accelerator, layer, [{"clips": part} for part in clips.split(4)], forward)
+    parts = backpropagate_mean(accelerator, layer, [(part,) for part in clips.split(9)], forward)
     torch.testing.assert_close(parts["loss"], whole["loss"])
     torch.testing.assert_close(layer.weight.grad, gradient)
-    assert float(parts["number"]) == 1.0
+    assert float(parts["size"]) == (9 * 9 + 3 * 3) / 12  # a mean over clips, not over batches
 
 
 def run_process(rank, results):

@@ -5,14 +5,17 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import soundfile as sf
 import torch
 from accelerate import Accelerator
 
 import run_finetune
 from mbt_speech.data.crops import Clip
-from mbt_speech.training.fine_tuning import predict, waveform_inputs
+from mbt_speech.training import fine_tuning
+from mbt_speech.training.fine_tuning import predict, split_by_length, waveform_inputs
 from mbt_speech.training.run_log import read_log
 from tests.support.processes import run_in_two_processes
+from tests.support.sounds import chirp
 
 
 def test_a_seed_cuts_long_clips_alike_alone_and_in_a_sweep(speech_folder, tmp_path, capsys):
@@ -35,6 +38,39 @@ def test_accuracy_is_measured_on_the_way_only_on_clips_that_are_not_learned_from
         for path in tmp_path.rglob("train_log.jsonl")
     }
     assert measured == {"learning_rate_0.001": True, "learning_rate_0.003": True, "all_labels": False}
+
+
+def test_parts_of_a_batch_lack_nothing_but_padding():
+    lengths = torch.tensor([3, 9, 1, 5, 7, 2, 4])
+    mask = (torch.arange(9) < lengths[:, None]).long()
+    features = torch.randn(7, 9, 4, generator=torch.Generator().manual_seed(0)) * mask[..., None]
+    parts = split_by_length(features, mask, labels=torch.arange(7), num_parts=3)
+    assert [part[0].shape[1] for part in parts] == [9, 4, 2]
+    for part_features, part_mask, labels in parts:
+        assert part_mask.sum(dim=1).tolist() == lengths[labels].tolist()
+        torch.testing.assert_close(part_features, features[labels, : part_mask.shape[1]])
+    assert sorted(torch.cat([labels for *_, labels in parts]).tolist()) == list(range(7))
+
+
+def test_batches_are_split_only_where_recordings_differ_much_in_length(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for label, hertz in (("low", 120.0), ("high", 310.0)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(6):
+                sound = chirp(1.0 if number == 0 else 0.2, hertz, number)
+                sf.write(tmp_path / split / label / f"{number}.wav", sound, 16000)
+    sizes = []
+
+    def split_batch(features, mask, labels, num_parts):
+        sizes.append((len(labels), num_parts))
+        return split_by_length(features, mask, labels, num_parts)
+
+    monkeypatch.setattr(fine_tuning, "split_by_length", split_batch)
+    words = ["--model_name_or_path", "supervised", "--train_dir", str(tmp_path), "--preset", "tiny"]
+    words += ["--supervised_learning_rates", "0.001", "--max_steps", "1", "--per_device_train_batch_size", "9"]
+    run_finetune.main([*words, "--output_dir", str(tmp_path / "as_they_are")])
+    run_finetune.main([*words, "--output_dir", str(tmp_path / "cut"), "--max_length_seconds", "0.2"])
+    assert sizes == [(9, 2), (9, 1)]
 
 
 class TenClips:
