@@ -17,7 +17,7 @@ help:
 	@echo "make test-fast   run those that take no longer than a minute together"
 	@echo "make lint   ruff and pyright"
 	@echo "make docs   build the pages of docs/ and the reference into site/, and check their links"
-	@echo "make bench  measure objectives and features against what people would use instead"
+	@echo "make bench  measure objectives, features and training against what people would use instead"
 
 demo: $(READY)
 	$(BIN)/mbt demo
@@ -49,6 +49,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.objectives
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.finetuning
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.export

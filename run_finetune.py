@@ -215,7 +215,7 @@ class Task:
         encoder_learning_rate: float,
     ) -> FullTraining:
         """Returns the training of a network."""
-        extractor = self.methods.extractors[run.method]
+        extractor, is_mbt = self.methods.extractors[run.method], self.methods.is_mbt(run.method)
         augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION)
         return FullTraining(
             args,
@@ -224,10 +224,12 @@ class Task:
             rows,
             model,
             extractor,
-            LogMelInputs(extractor, augmentation) if self.methods.is_mbt(run.method) else waveform_inputs,
+            LogMelInputs(extractor, augmentation) if is_mbt else waveform_inputs,
             run.seed,
             pace,
             encoder_learning_rate,
+            # Other models take care of padding themselves; batch norm that has all to learn needs whole batches.
+            in_parts=is_mbt and run.method != SUPERVISED,
         )
 
     def save(self, run: SweepRun, classifier: Classifier) -> None:

@@ -99,6 +99,8 @@ class FullTraining:
     """Of data order, distortions, and where long clips are cut."""
     pace: Pace
     encoder_learning_rate: float
+    in_parts: bool
+    """Whether batches of recordings of very different lengths are run in parts."""
 
     @property
     def batch_size(self) -> int:
@@ -226,9 +228,8 @@ class FullTraining:
     def _num_parts(self) -> int:
         """Returns the number of parts in which a micro-batch is run, the same for all of them and in every process."""
         seconds = self.speech.clips.seconds[self.train_rows].clip(max=self.args.max_length_seconds)
-        if seconds.mean() > LITTLE_PADDING * seconds.max() or not isinstance(self.inputs, LogMelInputs):
-            return 1  # others than MBT models take care of padding themselves
-        return -(-self.batch_size // CLIPS_OF_PART)
+        is_padding_little = seconds.mean() > LITTLE_PADDING * seconds.max()
+        return 1 if is_padding_little or not self.in_parts else -(-self.batch_size // CLIPS_OF_PART)
 
     def _items(self, start_step: int, end_step: int) -> list[list[tuple[int, int]]]:
         sampler = StepSampler(
