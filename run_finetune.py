@@ -58,12 +58,9 @@ from mbt_speech.training.launch import create_accelerator, start_cpu_processes
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
-# What leaves the label true. From a pre-trained encoder: what it was pre-trained to ignore, another microphone and
-# hidden parts of the spectrogram. From scratch: hidden parts alone (SpecAugment, arXiv 1904.08779).
+# What leaves the label true: another microphone or line, and hidden parts of the spectrogram (SpecAugment, arXiv
+# 1904.08779); pre-training mixes in other clips as well.
 AUGMENTATION = {"features": [step for step in CHANNELS["features"] if step["name"] != "mixup"]}
-AUGMENTATION_FROM_SCRATCH = {
-    "features": [{"name": "time_mask", "width": 0.2}, {"name": "frequency_mask", "width": 0.2}]
-}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -219,8 +216,7 @@ class Task:
     ) -> FullTraining:
         """Returns the training of a network."""
         extractor, is_mbt = self.methods.extractors[run.method], self.methods.is_mbt(run.method)
-        default = AUGMENTATION_FROM_SCRATCH if run.method == SUPERVISED else AUGMENTATION
-        augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or default)
+        augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION)
         return FullTraining(
             args,
             self.accelerator,
