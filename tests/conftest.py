@@ -79,4 +79,4 @@ def in_hub_process(hub_environment):
                 patch.delenv(name)
         pool.submit(os.getpid)  # starts the process
         patch.undo()
-        yield lambda function, *args: pool.submit(function, *args).result(timeout=120)
+        yield lambda function, *args: pool.submit(function, *args).result(timeout=600)

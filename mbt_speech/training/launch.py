@@ -1,5 +1,6 @@
 """How the processes of a run start: on the CPU, and with an accelerator, seeds and trackers."""
 
+import atexit
 import os
 import sys
 import tempfile
@@ -24,6 +25,12 @@ from .output_folder import claim_output_dir
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LAUNCHERS = ("launch", "launch.py", "accelerate-launch", "accelerate.commands.launch")
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+# The group of this run's processes, until the process ends. `end_training` gives it up, and a network in
+# DistributedDataParallel that lives longer would be its last owner: it frees the group without letting go of Python's
+# global lock, for which gloo's thread may be waiting, and both would wait for ever (torch 2.13).
+KEPT_GROUPS = []
+atexit.register(KEPT_GROUPS.clear)
 
 
 def start_cpu_processes() -> None:
@@ -85,6 +92,8 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=args.output_dir),
     )
+    if torch.distributed.is_initialized():
+        KEPT_GROUPS.append(torch.distributed.group.WORLD)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     if accelerator.distributed_type in SHARDED:

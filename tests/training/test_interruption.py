@@ -27,7 +27,7 @@ from mbt_speech.training.run_log import read_log
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["run_pretrain", "run_finetune"])
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 600
 
 
 def run_script(script, words, environment, output, file_bytes):
