@@ -4,7 +4,7 @@ Axes: k micro-batches of B pairs in each of W processes, N = W k B pairs in the 
 that represent a clip.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -70,7 +70,8 @@ def _inner_product(projections: Sequence[Tensor], gradients: Sequence[Tensor]) -
 def backpropagate_mean(
     accelerator: Accelerator,
     network: nn.Module,
-    batches: Sequence[ClipBatch],
+    batches: Iterable[ClipBatch],
+    num_clips: int,
     forward: Callable[[ClipBatch], Losses],
 ) -> Losses:
     """Adds the gradient of a loss that is a mean over clips to the parameters' gradients.
@@ -78,16 +79,17 @@ def backpropagate_mean(
     Args:
         accelerator: Of `create_accelerator`.
         network: The prepared model.
-        batches: Tuples of tensors of B clips each, where B may differ; of as many clips in all in every process.
+        batches: Tuples of tensors of B clips each, where B may differ; each is taken when those before it are done.
+        num_clips: Those of all batches together, the same number in every process.
         forward: batch -> means over its clips by name, of which `"loss"` is minimized.
 
     Returns:
         The values' means over all clips.
     """
-    num_clips, means = sum(len(batch[0]) for batch in batches), {}
-    for number, batch in enumerate(batches):
-        is_last = number == len(batches) - 1
-        with nullcontext() if is_last else accelerator.no_sync(network):
+    num_done, means = 0, {}
+    for batch in batches:
+        num_done += len(batch[0])
+        with nullcontext() if num_done == num_clips else accelerator.no_sync(network):
             values = {name: value * len(batch[0]) / num_clips for name, value in forward(batch).items()}
             accelerator.backward(values["loss"])
         for name, value in values.items():

@@ -167,20 +167,22 @@ class FullTraining:
 
     def backpropagate(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
         """Adds the gradient of the micro-batches of a step; returns their mean loss and accuracy."""
-        parts = []
-        for number, batch in enumerate(batches):
-            batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
-            share = self.accelerator.process_index * len(batches) + number
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, step, share))
-            values, mask = self.inputs(batch["waveforms"], batch["lengths"], generator)
-            parts += split_by_length(values, mask, batch["labels"], self._num_parts)
+        num_clips, num_parts = sum(len(batch["labels"]) for batch in batches), self._num_parts
+
+        def parts() -> Iterator[ClipBatch]:
+            for number, batch in enumerate(batches):
+                batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+                share = self.accelerator.process_index * len(batches) + number
+                generator = torch.Generator().manual_seed(derive_seed(self.seed, step, share))
+                values, mask = self.inputs(batch["waveforms"], batch["lengths"], generator)
+                yield from split_by_length(values, mask, batch["labels"], num_parts)
 
         def forward(part: ClipBatch) -> Losses:
             *inputs, labels = part
             output = network(*inputs, labels=labels)
             return {"loss": output.loss, "accuracy": (output.logits.argmax(1) == labels).float().mean()}
 
-        return backpropagate_mean(self.accelerator, network, parts, forward)
+        return backpropagate_mean(self.accelerator, network, parts(), num_clips, forward)
 
     def accuracy_on(self, rows: np.ndarray) -> float:
         """Classifies clips at some positions; returns the share of correct ones."""

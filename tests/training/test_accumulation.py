@@ -150,10 +150,10 @@ def test_a_mean_over_clips_is_the_mean_over_batches_of_any_size():
     def forward(batch):
         return {"loss": layer(batch[0]).square().mean(), "size": torch.tensor(float(len(batch[0])))}
 
-    whole = backpropagate_mean(accelerator, layer, [(clips,)], forward)
+    whole = backpropagate_mean(accelerator, layer, [(clips,)], 12, forward)
     gradient = layer.weight.grad.clone()
     layer.zero_grad()
-    parts = backpropagate_mean(accelerator, layer, [(part,) for part in clips.split(9)], forward)
+    parts = backpropagate_mean(accelerator, layer, ((part,) for part in clips.split(9)), 12, forward)
     torch.testing.assert_close(parts["loss"], whole["loss"])
     torch.testing.assert_close(layer.weight.grad, gradient)
     assert float(parts["size"]) == (9 * 9 + 3 * 3) / 12  # a mean over clips, not over batches
