@@ -14,7 +14,7 @@ import run_pretrain
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.training import launch
 from mbt_speech.training.run_log import read_log
-from tests.support.processes import run_in_two_processes
+from tests.support.processes import run_in_two_processes, tell_accelerate
 from tests.support.runs import TINY_RUN
 
 ROOT = Path(run_pretrain.__file__).parent
@@ -67,7 +67,7 @@ def test_a_launcher_of_one_process_changes_nothing(launcher, alone, speech_folde
 
 
 def end_a_run(rank, results):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    tell_accelerate(rank)
     args = PretrainArguments(output_dir=os.environ["OUTPUT_DIR"], train_dir="x")
     group = torch.distributed.group.WORLD
     accelerator = launch.create_accelerator(args, "pretrain", 0)

@@ -11,7 +11,7 @@ from feature_extraction.containers import mp3_length
 from feature_extraction.speech import BadAudioError, recording_seconds, to_waveform
 from tests.support.encoded_sounds import RATE, bad, encoded, encoded_as, voice_like
 
-PATIENCE_SECONDS = 100  # where an idle machine needs one, and work that grows with the square of the length hours
+PATIENCE_SECONDS = 100  # where an idle machine needs less than one
 
 
 def without_xing_frame(content: bytes) -> bytes:

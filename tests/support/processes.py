@@ -1,5 +1,6 @@
 """Several processes that compute together."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,11 @@ def run_in_two_processes(body: Callable[[int, dict], None]) -> dict:
         results = manager.dict()
         spawn(_run, args=(body, results, store.port), nprocs=2)
         return dict(results)
+
+
+def tell_accelerate(rank: int) -> None:
+    """Sets what a launcher sets, so that an `Accelerator` finds the group of two processes."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 
 def _run(rank: int, body: Callable[[int, dict], None], results: dict, port: int) -> None:

@@ -1,6 +1,5 @@
 """What one network of a sweep learns from, and how it is tested."""
 
-import os
 import re
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from mbt_speech.data.crops import Clip
 from mbt_speech.training import fine_tuning
 from mbt_speech.training.fine_tuning import predict, split_by_length, waveform_inputs
 from mbt_speech.training.run_log import read_log
-from tests.support.processes import run_in_two_processes
+from tests.support.processes import run_in_two_processes, tell_accelerate
 from tests.support.sounds import chirp
 
 
@@ -102,7 +101,7 @@ class BatchNormOfPeaks(torch.nn.Module):
 
 def predict_in_process(rank, results):
     """Runs in two processes, whose networks have seen different clips."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    tell_accelerate(rank)
     args = SimpleNamespace(per_device_train_batch_size=2, dataloader_num_workers=0)
     model = BatchNormOfPeaks(rank + 1.0)
     results[rank] = predict(args, Accelerator(cpu=True), model, waveform_inputs, TenClips(), np.arange(1, 10))
