@@ -104,6 +104,24 @@ def test_labels_come_from_a_metadata_file_and_parts_from_its_split_column(speech
     assert len(results(run)) == 2
 
 
+@pytest.mark.slow
+def test_tasks_on_the_same_recordings_share_their_representations(speech_folder, pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    rows = ["file_name,pitch,number,by_number,by_pitch"]
+    for count, path in enumerate(sorted(speech_folder.rglob("*.*"))):
+        name = f"{count}.{path.suffix[1:]}"
+        (folder / name).write_bytes(path.read_bytes())
+        parts = (("train", "dev", "test")[count // number % 3] for number in (1, 3))
+        rows.append(f"{name},{path.parent.name},{count % 2},{','.join(parts)}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    for label, split in (("pitch", "by_number"), ("number", "by_pitch")):
+        words = ["--freeze_encoder", "--label_column_name", label, "--split_column_name", split]
+        finetune(tmp_path / label, pretrained, "--train_dir", folder, *words)
+    assert len(list((tmp_path / "cache" / "mbt_embeddings").iterdir())) == 1
+
+
 def test_fine_tuning_does_not_resume_in_another_folder(speech_folder, pretrained, tmp_path):
     words = ["--train_dir", speech_folder, "--max_steps", "2", "--save_steps", "1"]
     first = finetune(tmp_path / "first", pretrained, *words)

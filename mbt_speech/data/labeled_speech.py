@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from accelerate import Accelerator
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from feature_extraction.sound_sources import open_sound
 from mbt_speech.arguments import FinetuneArguments
 from mbt_speech.command_line import read_label_map
 
 from .crops import ClipDataset
-from .recording_index import AudioColumn, RecordingIndex
+from .recording_index import AudioColumn
 from .segments import Segments, holds_segments, read_segments
 from .sources import index_speech, open_recordings
-from .splits import SPLIT_ALIASES, encode_labels, map_labels, split_dataset
+from .splits import SPLIT_ALIASES, encode_labels, leave_out_unknown_splits, map_labels, split_rows
 
 SPLITS = tuple(SPLIT_ALIASES)
 
@@ -61,37 +61,39 @@ def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampl
     opened, audio_column = open_recordings(args, accelerator)
     if "labelled" in opened:
         opened = DatasetDict({"train": opened["labelled"]})
+    opened = leave_out_unknown_splits(opened, args.split_column_name)
     in_segments = holds_segments(next(iter(opened.values())), args.label_column_name)
-    splits = _readable_splits(args, accelerator, opened, audio_column, in_segments)
-    clips = concatenate_datasets([splits[split] for split in SPLITS])
-    index = index_speech(args, accelerator, clips, audio_column, decode=False)
-    ends = np.cumsum([len(splits[split]) for split in SPLITS])
-    rows = {split: np.arange(end - len(splits[split]), end) for split, end in zip(SPLITS, ends, strict=True)}
+    opened = _map_labels(args, opened, in_segments)
+    indices = [index_speech(args, accelerator, split, audio_column, decode=True) for split in opened.values()]
+    good = DatasetDict({name: index.dataset for name, index in zip(opened, indices, strict=True)})
+    label_column = None if in_segments else args.label_column_name
+    rows = split_rows(good, label_column, split_column=args.split_column_name)
+    # In the order in which they come, whatever the splits: tasks on the same recordings share their representations.
+    clips, seconds = concatenate_datasets(list(good.values())), np.concatenate([index.seconds for index in indices])
     if in_segments:
-        segments = _read_segments(args, index, audio_column, sampling_rate)
+        segments = _read_segments(args, clips, audio_column, seconds, sampling_rate)
         label_names, labels = _segment_names(args, segments, rows), np.zeros(len(clips), np.int64)
     else:
-        segments, (label_names, labels) = None, _encode_labels(args, splits)
+        segments, (label_names, labels) = None, _encode_labels(args, clips, rows)
     if len(label_names) < 2:
         raise ValueError(
             f"All recordings to learn from have one label in {args.label_column_name!r}, {', '.join(label_names)}: a "
             "classifier takes two classes at least. Name another --label_column_name, or add recordings."
         )
     recordings = ClipDataset(
-        index.dataset,
+        clips,
         audio_column,
-        index.seconds,
+        seconds,
         labels,
         sampling_rate=sampling_rate,
         max_seconds=args.max_length_seconds,
     )
-    return LabeledSpeech(recordings, label_names, rows, index.fingerprint, segments)
+    fingerprint = hashlib.sha256(" ".join(index.fingerprint for index in indices).encode()).hexdigest()
+    return LabeledSpeech(recordings, label_names, rows, fingerprint, segments)
 
 
-def _readable_splits(
-    args: FinetuneArguments, accelerator: Accelerator, opened: DatasetDict, audio_column: str, in_segments: bool
-) -> DatasetDict:
-    """Returns train, validation and test, without what cannot be read and what `--label_map` leaves out."""
+def _map_labels(args: FinetuneArguments, opened: DatasetDict, in_segments: bool) -> DatasetDict:
+    """Returns the splits without what `--label_map` leaves out."""
     column, label_map = args.label_column_name, read_label_map(args.label_map)
     if in_segments and not args.freeze_encoder:
         raise ValueError(
@@ -102,32 +104,29 @@ def _readable_splits(
         opened = DatasetDict({name: map_labels(split, column, label_map) for name, split in opened.items()})
         if empty := [name for name, split in opened.items() if len(split) == 0]:
             raise ValueError(f"--label_map leaves no recording in the split {empty[0]}: keep one of its labels.")
-    good = {
-        name: index_speech(args, accelerator, split, audio_column, decode=True).dataset
-        for name, split in opened.items()
-    }
-    recordings = next(iter(good.values())) if len(good) == 1 else DatasetDict(good)
-    return split_dataset(recordings, None if in_segments else column, split_column=args.split_column_name)
+    return opened
 
 
-def _encode_labels(args: FinetuneArguments, splits: DatasetDict) -> tuple[list[str], np.ndarray]:
+def _encode_labels(
+    args: FinetuneArguments, clips: Dataset, rows: dict[str, np.ndarray]
+) -> tuple[list[str], np.ndarray]:
     """Returns the class names of the training split and the class ids of all clips, (N,)."""
-    label_names, train_labels = encode_labels(splits["train"], args.label_column_name)
-    others = [encode_labels(splits[split], args.label_column_name, label_names)[1] for split in SPLITS[1:]]
-    return label_names, np.concatenate([train_labels, *others])
+    column = args.label_column_name
+    label_names, _ = encode_labels(clips.select(rows["train"]), column)
+    return label_names, encode_labels(clips, column, label_names)[1]
 
 
 def _read_segments(
-    args: FinetuneArguments, index: RecordingIndex, audio_column: str, sampling_rate: int
+    args: FinetuneArguments, clips: Dataset, audio_column: str, seconds: np.ndarray, sampling_rate: int
 ) -> list[Segments]:
-    units_per_second = np.ones(len(index.dataset))
+    units_per_second = np.ones(len(clips))
     if args.segment_unit == "samples":  # of the recording's own rate
-        audio = AudioColumn(index.dataset, audio_column)
+        audio = AudioColumn(clips, audio_column)
         for row in range(len(audio)):
             with open_sound(audio[row][0], sampling_rate, audio[row][1]) as sound:
                 units_per_second[row] = sound.sampling_rate
     label_map = read_label_map(args.label_map)
-    return read_segments(index.dataset, args.label_column_name, units_per_second, index.seconds, label_map)
+    return read_segments(clips, args.label_column_name, units_per_second, seconds, label_map)
 
 
 def _segment_names(args: FinetuneArguments, segments: list[Segments], rows: dict[str, np.ndarray]) -> list[str]:

@@ -62,34 +62,65 @@ def map_labels(dataset: Dataset, label_column: str, label_map: Mapping[str, str 
     return mapped.select([row for row, name in enumerate(names) if name is not None])
 
 
-def split_dataset(
-    dataset: Dataset | DatasetDict,
+def leave_out_unknown_splits(recordings: DatasetDict, split_column: str | None = None) -> DatasetDict:
+    """Returns the splits that `split_rows` uses, and warns of the others.
+
+    Raises:
+        ValueError: when none of them is a training split.
+    """
+    if _is_split_by_column(recordings, split_column):
+        return recordings
+    grouped = _group_by_split({str(name): len(split) for name, split in recordings.items()})
+    used = {name for names in grouped.values() for name in names}
+    return DatasetDict({name: split for name, split in recordings.items() if name in used})
+
+
+def split_rows(
+    recordings: DatasetDict,
     label_column: str | None,
     *,
     split_column: str | None = None,
     seed: int = 0,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
-) -> DatasetDict:
-    """Returns the splits train, validation and test, drawing what the data do not come with.
+) -> dict[str, np.ndarray]:
+    """Returns the rows of train, validation and test, sorted, drawing what the data do not come with.
 
-    Splits that exist are kept: those that ``split_column`` names, or those of a ``DatasetDict``, or those of a column
-    called "split", if there is one; under any of their usual names. A missing validation or test split is drawn from
-    train, stratified: every class has that fraction of its recordings in it, and one at least. Without a label column
-    all recordings are of one class.
+    Splits that exist are kept: those that ``split_column`` names, or those of the ``DatasetDict`` if it has several,
+    or those of a column called "split", if there is one; under any of their usual names. A missing validation or test
+    split is drawn from train, stratified: every class has that fraction of its recordings in it, and one at least.
+    Without a label column all recordings are of one class.
+
+    Args:
+        recordings: one or more data sets; rows count on from one to the next.
+        label_column: strings, whole numbers, booleans or a ``ClassLabel``.
+        split_column: the column that names splits.
+        seed: of the rows that are drawn.
+        validation_fraction: the share of the training split to validate on, if there is no validation split.
+        test_fraction: the share of the training split to test on, if there is no test split.
 
     Raises:
         ValueError: when a value of the split column names no split, when there is no training split, or when a class
             has too few recordings to be in every split that is drawn.
     """
-    splits = _existing_splits(dataset, split_column)
+    whole = concatenate_datasets(list(recordings.values()))
+    if _is_split_by_column(recordings, split_column):
+        pieces = _pieces_by_column(whole, split_column)
+    else:
+        ends = np.cumsum([len(piece) for piece in recordings.values()])
+        pieces = {
+            str(name): np.arange(end - len(piece), end)
+            for (name, piece), end in zip(recordings.items(), ends, strict=True)
+        }
+    grouped = _group_by_split({name: len(piece) for name, piece in pieces.items()})
+    rows = {split: np.sort(np.concatenate([pieces[name] for name in names])) for split, names in grouped.items()}
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-        if split not in splits:
-            whole = splits["train"]
-            labels = _label_values(whole, label_column) if label_column else [""] * len(whole)
-            rest, drawn = _stratified_rows(labels, label_column or "no column", fraction, seed)
-            splits |= {"train": whole.select(rest), split: whole.select(drawn)}
-    return DatasetDict({split: splits[split] for split in SPLIT_ALIASES})
+        if split not in rows:
+            train = rows["train"]
+            labels = _label_values(whole.select(train), label_column) if label_column else [""] * len(train)
+            stay, drawn = _stratified_rows(labels, label_column or "no column", fraction, seed)
+            rows |= {"train": train[stay], split: train[drawn]}
+    return {split: rows[split] for split in SPLIT_ALIASES}
 
 
 def split_of(name: object) -> str | None:
@@ -125,30 +156,29 @@ def _label_values(dataset: Dataset, label_column: str) -> list[Any]:
     return [str(value) for value in values] if has_strings else values
 
 
-def _existing_splits(dataset: Dataset | DatasetDict, split_column: str | None) -> dict[str, Dataset]:
-    if isinstance(dataset, DatasetDict) and (len(dataset) == 1 or split_column is not None):
-        dataset = concatenate_datasets(list(dataset.values()))
-    if isinstance(dataset, DatasetDict):
-        pieces = {str(name): piece for name, piece in dataset.items()}
-    else:
-        pieces = _pieces_by_column(dataset, split_column)
-    splits: dict[str, list[Dataset]] = {}
-    for name, piece in pieces.items():
+def _is_split_by_column(recordings: DatasetDict, split_column: str | None) -> bool:
+    return len(recordings) == 1 or split_column is not None
+
+
+def _group_by_split(counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """Returns train, validation, test -> those of some names that name it; `counts` are recordings of each name."""
+    grouped: dict[str, list[str]] = {}
+    for name, count in counts.items():
         split = split_of(name)
         if split is None:
             logger.warning(
-                "The split %r (%d recordings) is not used: it is not train, validation or test.", name, len(piece)
+                "The split %r (%d recordings) is not used: it is not train, validation or test.", name, count
             )
         else:
-            splits.setdefault(split, []).append(piece)
-    if "train" not in splits:
-        raise ValueError(f"There is no training split among {', '.join(pieces)}: name one of them train.")
-    return {split: concatenate_datasets(pieces) for split, pieces in splits.items()}
+            grouped.setdefault(split, []).append(name)
+    if "train" not in grouped:
+        raise ValueError(f"There is no training split among {', '.join(counts)}: name one of them train.")
+    return grouped
 
 
-def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, Dataset]:
+def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, np.ndarray]:
     if split_column is None and "split" not in dataset.column_names:
-        return {"train": dataset}
+        return {"train": np.arange(len(dataset))}
     split_column = split_column or "split"
     feature = dataset.features.get(split_column)
     values = column_values(dataset, split_column)
@@ -159,7 +189,7 @@ def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, D
         raise ValueError(
             f"The split column {split_column!r} holds {', '.join(unknown[:5])}: write train, validation or test."
         )
-    return {name: dataset.select(np.flatnonzero(np.array(values) == name)) for name in sorted(set(values))}
+    return {name: np.flatnonzero(np.array(values) == name) for name in sorted(set(values))}
 
 
 def _stratified_rows(

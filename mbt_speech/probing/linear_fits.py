@@ -3,7 +3,6 @@
 Axes: N clips, H features, R coordinates of the features' span, K classes, of which S are seen.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -147,9 +146,7 @@ def _logistics(features: np.ndarray, labels: np.ndarray, kinds: list[Kind]) -> I
     for strength in sorted({kind.strength for kind in (*LOGISTICS, *kinds)}):
         if strength > max(kind.strength for kind in kinds):
             break
-        with warnings.catch_warnings():  # fits that end early are compared like others, and two clips a class are few
-            warnings.simplefilter("ignore", UserWarning)
-            fit.set_params(C=strength).fit(features, labels)
+        fit.set_params(C=strength).fit(features, labels)
         weight, bias = np.asarray(fit.coef_), np.asarray(fit.intercept_)
         if len(weight) == 1:  # scikit-learn keeps one row of a binary fit
             weight, bias = np.stack([0 * weight[0], weight[0]]), np.stack([0 * bias[0], bias[0]])

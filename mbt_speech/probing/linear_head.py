@@ -7,12 +7,26 @@ Axes: N clips, H features, K classes.
 """
 
 import math
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .linear_fits import CENTROIDS, DISCRIMINANTS, LOGISTICS, Coordinates, Kind, LinearHead, likeliest_scale, rank
+from .linear_fits import (
+    CENTROIDS,
+    DISCRIMINANTS,
+    LOGISTICS,
+    MAX_PRECISE,
+    Coordinates,
+    Kind,
+    LinearHead,
+    likeliest_scale,
+    rank,
+)
 
 MAX_CLIPS_OF_CENTROIDS = 4  # of any class: with more, nearest centroids are not tried
 MANY_VALIDATION_CLIPS = 10  # for each class, on average: with fewer, cross-validation
@@ -53,7 +67,7 @@ def fit_linear_head(
         folds = split_folds(labels, seed)
     if folds.max(initial=-1) < 0:
         raise ValueError("No class has a second clip, to compare classifiers on: give more labels.")
-    with threadpool_limits(1):  # matrices are small: two threads take three times as long as one
+    with _fitting():
         coordinates = Coordinates(features)
         logits, references = _held_out_logits(coordinates, labels, folds, num_classes)
         kind, accuracy = _choose(logits, references)
@@ -63,8 +77,18 @@ def fit_linear_head(
 
 def fit_kind(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
     """Fits the head of one kind on features (N, H) with labels (N,)."""
-    with threadpool_limits(1):
+    with _fitting():
         return _fit_on_all(Coordinates(features), labels, num_classes, kind)
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Lets each fit take one thread, and keeps scikit-learn's warnings back."""
+    # Matrices are small: two threads take three times as long as one.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Fits that end early are compared like others, and two clips a class are few.
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _fit_on_all(coordinates: Coordinates, labels: np.ndarray, num_classes: int, kind: Kind) -> LinearHead:
@@ -93,13 +117,19 @@ def _held_out_logits(
     kinds = (*DISCRIMINANTS, *LOGISTICS)
     if np.bincount(labels).max() <= MAX_CLIPS_OF_CENTROIDS:
         kinds = (CENTROIDS, *kinds)
-    logits: dict[Kind, list[np.ndarray]] = {}
-    for fold in np.unique(folds[folds >= 0]):
-        rows, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        for kind, weight, bias in coordinates.fit(rows, labels[rows], num_classes, kinds):
-            logits.setdefault(kind, []).append(coordinates.values[held_out] @ weight.T + bias)
-    references = np.concatenate([labels[folds == fold] for fold in np.unique(folds[folds >= 0])])
-    return {kind: np.concatenate(of_folds) for kind, of_folds in logits.items()}, references
+
+    def logits_of(fold: int) -> dict[Kind, np.ndarray]:
+        rows, held_out = np.flatnonzero(folds != fold), coordinates.values[folds == fold]
+        fits = coordinates.fit(rows, labels[rows], num_classes, kinds)
+        return {kind: held_out @ weight.T + bias for kind, weight, bias in fits}
+
+    numbers = np.unique(folds[folds >= 0])
+    # More clips than that are too many to hold for each fold.
+    num_threads = min(len(numbers), os.cpu_count() or 1) if len(labels) <= MAX_PRECISE else 1
+    with ThreadPoolExecutor(num_threads) as pool:
+        of_folds = list(pool.map(logits_of, numbers))
+    references = np.concatenate([labels[folds == fold] for fold in numbers])
+    return {kind: np.concatenate([logits[kind] for logits in of_folds]) for kind in kinds}, references
 
 
 def _choose(logits: dict[Kind, np.ndarray], labels: np.ndarray) -> tuple[Kind, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from mbt_speech.data.splits import encode_labels, split_dataset, split_of
+from mbt_speech.data.splits import encode_labels, leave_out_unknown_splits, split_of, split_rows
 
 # Labels
 
@@ -64,54 +64,67 @@ def test_a_missing_class_label_and_a_missing_column_are_refused():
 # Splits
 
 
-def rows_of(splits: DatasetDict) -> dict[str, list[int]]:
-    return {str(split): rows["row"][:] for split, rows in splits.items()}
+def lists(rows: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    return {split: own.tolist() for split, own in rows.items()}
+
+
+def whole(**columns) -> DatasetDict:
+    """A data set that comes as one split."""
+    return DatasetDict({"data": Dataset.from_dict(columns)})
 
 
 def test_parts_are_drawn_with_every_class_in_each():
-    labels = ["a"] * 50 + ["b"] * 20 + ["c"] * 3
-    dataset = Dataset.from_dict({"y": labels, "row": list(range(73))})
-    splits = split_dataset(dataset, "y", seed=1)
-    assert list(splits) == ["train", "validation", "test"]
-    assert sorted(row for rows in rows_of(splits).values() for row in rows) == list(range(73))
-    counts = {split: [rows["y"][:].count(label) for label in "abc"] for split, rows in splits.items()}
+    labels = np.array(["a"] * 50 + ["b"] * 20 + ["c"] * 3)
+    rows = split_rows(whole(y=labels.tolist()), "y", seed=1)
+    assert list(rows) == ["train", "validation", "test"]
+    assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(73))
+    counts = {split: [labels[own].tolist().count(label) for label in "abc"] for split, own in rows.items()}
     assert counts == {"train": [41, 16, 1], "validation": [4, 2, 1], "test": [5, 2, 1]}
-    assert rows_of(split_dataset(dataset, "y", seed=1)) == rows_of(splits)
-    assert rows_of(split_dataset(dataset, "y", seed=2)) != rows_of(splits)
+    assert lists(split_rows(whole(y=labels.tolist()), "y", seed=1)) == lists(rows)
+    assert lists(split_rows(whole(y=labels.tolist()), "y", seed=2)) != lists(rows)
 
 
 def test_a_class_too_small_for_every_part_is_named():
     with pytest.raises(ValueError, match="class 'b' of 'y'"):
-        split_dataset(Dataset.from_dict({"y": ["a"] * 9 + ["b"] * 2}), "y")
+        split_rows(whole(y=["a"] * 9 + ["b"] * 2), "y")
 
 
 def test_parts_that_exist_are_kept_and_the_missing_one_is_drawn():
-    dataset = Dataset.from_dict({"y": ["a", "b"] * 10, "row": list(range(20))})
-    given_splits = DatasetDict({"train": dataset, "eval": dataset.select([0]), "extra": dataset})
-    splits = split_dataset(given_splits, "y")
-    assert rows_of(splits)["validation"] == [0]
-    assert sorted(rows_of(splits)["train"] + rows_of(splits)["test"]) == list(range(20))
+    dataset = Dataset.from_dict({"y": ["a", "b"] * 10})
+    rows = lists(split_rows(DatasetDict({"eval": dataset.select([0]), "train": dataset}), "y"))
+    assert rows["validation"] == [0]
+    assert sorted(rows["train"] + rows["test"]) == list(range(1, 21))
+
+
+def test_a_part_of_another_name_is_left_out_with_a_warning(caplog):
+    dataset = Dataset.from_dict({"y": ["a", "b"]})
+    used = leave_out_unknown_splits(DatasetDict({"extra": dataset, "train": dataset}))
+    assert list(used) == ["train"]
+    assert "'extra' (2 recordings) is not used" in caplog.text
     with pytest.raises(ValueError, match="no training split among test, dev"):
-        split_dataset(DatasetDict({"test": dataset, "dev": dataset}), "y")
+        leave_out_unknown_splits(DatasetDict({"test": dataset, "dev": dataset}))
+    assert list(leave_out_unknown_splits(DatasetDict({"extra": dataset}))) == ["extra"]
 
 
 @pytest.mark.parametrize("column", ["split", "part"])
 def test_a_column_can_name_the_parts(column):
     values = ["train", "dev", "Test", "train", "valid"]
-    dataset = Dataset.from_dict({"y": ["a"] * 5, "row": list(range(5)), column: values})
-    splits = split_dataset(DatasetDict({"train": dataset}), "y", split_column=None if column == "split" else column)
-    assert rows_of(splits) == {"train": [0, 3], "validation": [1, 4], "test": [2]}
+    dataset = Dataset.from_dict({"y": ["a"] * 5, column: values})
+    split_column = None if column == "split" else column
+    expected = {"train": [0, 3], "validation": [1, 4], "test": [2]}
+    assert lists(split_rows(DatasetDict({"train": dataset}), "y", split_column=split_column)) == expected
     labeled = dataset.cast_column(column, Value("string")).class_encode_column(column)
-    assert rows_of(split_dataset(labeled, "y", split_column=column)) == rows_of(splits)
+    assert lists(split_rows(DatasetDict({"train": labeled}), "y", split_column=split_column)) == expected
     with pytest.raises(ValueError, match="holds fold3"):
-        split_dataset(Dataset.from_dict({"y": ["a"], column: ["fold3"]}), "y", split_column=column)
+        split_rows(whole(y=["a"], **{column: ["fold3"]}), "y", split_column=split_column)
 
 
 def test_a_named_column_goes_before_the_parts_that_the_recordings_came_in():
-    dataset = Dataset.from_dict({"y": ["a"] * 4, "row": list(range(4)), "part": ["train", "dev", "train", "test"]})
-    folders = DatasetDict({"train": dataset.select([0, 1]), "test": dataset.select([2, 3])})
+    dataset = Dataset.from_dict({"y": ["a"] * 4, "part": ["train", "dev", "train", "test"]})
+    folders = DatasetDict({"extra": dataset.select([0, 1]), "test": dataset.select([2, 3])})
+    assert list(leave_out_unknown_splits(folders, "part")) == ["extra", "test"]
     expected = {"train": [0, 2], "validation": [1], "test": [3]}
-    assert rows_of(split_dataset(folders, "y", split_column="part")) == expected
+    assert lists(split_rows(folders, "y", split_column="part")) == expected
 
 
 def test_the_usual_names_of_parts_are_known():
