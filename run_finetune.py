@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     digests = {method: methods.digest(method) for method in args.model_name_or_path}
     runs = [SweepRun(m, f, s, digests[m]) for m in digests for f in args.label_fraction for s in args.seed]
     results = Results(args, speech, runs)
-    task = Task(args, accelerator, methods, speech, uploads, alone=len(runs) == 1)
+    task = Task(args, accelerator, methods, speech, uploads, results.settings, alone=len(runs) == 1)
     write_recipe(args, accelerator.is_main_process)
     for number, run in enumerate(runs):
         if run in results:
@@ -137,6 +137,8 @@ class Task:
     methods: Methods
     speech: LabeledSpeech
     uploads: HubUploads
+    settings: str
+    """Digest of what all results depend on."""
     alone: bool
     """Whether one classifier is fitted, and not a sweep."""
     _examples: dict[tuple[str, int], Examples] = field(default_factory=dict)
@@ -225,6 +227,7 @@ class Task:
             model,
             extractor,
             LogMelInputs(extractor, augmentation) if is_mbt else waveform_inputs,
+            f"{run.name} {self.settings}",
             run.seed,
             pace,
             encoder_learning_rate,

@@ -1,6 +1,6 @@
 """Pre-train and fine-tune MBT with transformers' own Trainer, on a folder of labeled recordings.
 
-    python examples/trainer.py recordings --output_dir runs/trainer
+    python examples/trainer.py labeled --output_dir runs/trainer
 
 Sub-folders are classes; every fifth recording of a class is for evaluation. Audio is decoded item by item, features
 and views are computed batch by batch in the collator. `run_pretrain.py` and `run_finetune.py` do more: objectives of

@@ -130,6 +130,22 @@ def test_fine_tuning_does_not_resume_in_another_folder(speech_folder, pretrained
 
 
 @pytest.mark.slow
+def test_fine_tuning_does_not_go_on_from_a_training_with_other_labels_seed_or_arguments(
+    speech_folder, pretrained, tmp_path
+):
+    words = ["--train_dir", speech_folder, "--max_steps", "4", "--save_steps", "2"]
+    run = finetune(tmp_path, pretrained, *words)
+    done = results(run)
+    for others in (["--seed", "1"], ["--label_fraction", "0.5"], ["--learning_rate", "1e-4"]):
+        with pytest.raises(ValueError, match=r"of another training, with .* start anew in another --output_dir"):
+            finetune(run, pretrained, *words, *others, "--resume_from_checkpoint", "auto")
+    assert results(run) == done
+    (run / "results.jsonl").unlink()
+    finetune(run, pretrained, *words, "--logging_steps", "1", "--resume_from_checkpoint", "auto")
+    assert [line["accuracy"] for line in results(run)] == [line["accuracy"] for line in done]
+
+
+@pytest.mark.slow
 def test_the_model_is_fitted_again_where_other_settings_have_replaced_it(speech_folder, pretrained, tmp_path):
     words = ["--train_dir", speech_folder, "--freeze_encoder"]
     run = finetune(tmp_path, pretrained, *words)

@@ -121,8 +121,16 @@ def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
     assert AutoModelForPreTraining.from_pretrained(run / "best").config.objective == "mbt"
     assert AutoFeatureExtractor.from_pretrained(run / "best").feature_size == 32
     arguments = probe_arguments(
-        PretrainArguments(output_dir=str(run), train_dir="x", eval_steps=1, probe_train_dir=str(speech_folder))
+        PretrainArguments(
+            output_dir=str(run),
+            train_dir="x",
+            eval_steps=1,
+            probe_train_dir=str(speech_folder),
+            allow_outside_paths=True,
+            hub_token="secret",
+        )
     )
+    assert (arguments.allow_outside_paths, arguments.hub_token) == (True, "secret")
     speech = load_labeled_speech(arguments, Accelerator(cpu=True), 16000)
     assert sorted(read) == sorted([*speech.rows["train"], *speech.rows["validation"]] * 2)
     assert (run / "model.safetensors").read_bytes() == (pretrained / "model.safetensors").read_bytes()

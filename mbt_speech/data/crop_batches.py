@@ -70,7 +70,7 @@ class CropBatches(ABC):
     def batches(self, start_step: int, max_steps: int) -> Iterator[dict]:
         """Yields this process's micro-batches of the steps from `start_step` on: `waveforms` (B, S) and the like."""
         for batch in self._load(start_step, max_steps):
-            report_bad_audio(self.args, self.accelerator, batch.pop("bad"))
+            report_bad_audio(self.args, batch.pop("bad"))
             yield batch
 
     @abstractmethod

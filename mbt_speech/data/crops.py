@@ -7,11 +7,9 @@ Axes: B items of a batch, S samples.
 """
 
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import copy
 from itertools import chain
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from datasets import Dataset as Recordings
 from torch.utils.data import Dataset
 
 from feature_extraction.speech import BadAudioError, to_waveform
+from mbt_speech.standard_error import silent_stderr
 
 from .recording_index import AudioColumn
 
@@ -72,7 +71,7 @@ class _Pieces(Dataset, ABC):
         self._audio = AudioColumn(recordings, audio_column)
 
     def __getitem__(self, key: Key) -> Any:
-        with _quiet_stderr():
+        with silent_stderr():  # see `__getitems__`
             return self._items([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
@@ -80,11 +79,14 @@ class _Pieces(Dataset, ABC):
 
         libsndfile decodes without Python's lock, so the threads of torch, which have nothing else to do until the
         batch is there, make room for as many that read: several in the main process, one in a data loader's worker.
+
+        Where an mp3 is cut, libmpg123 prints that the frames before lack earlier ones: a line for every other crop,
+        about samples that are dropped anyway, and so nothing is printed meanwhile.
         """
         threads = min(torch.get_num_threads(), MAX_THREADS)
         share = max(1, math.ceil(len(keys) / threads))
         shares = [keys[first : first + share] for first in range(0, len(keys), share)]
-        with _quiet_stderr(), ThreadPoolExecutor(threads) as pool:
+        with silent_stderr(), ThreadPoolExecutor(threads) as pool:
             return list(chain.from_iterable(pool.map(self._items, shares)))
 
     def _items(self, keys: Sequence[Key]) -> list[Any]:
@@ -262,25 +264,3 @@ def collate_clips(items: Sequence[Clip]) -> dict[str, Any]:
         "labels": torch.tensor([item.label for item in good], dtype=torch.int64),
         "bad": [pair for item in items for pair in item.bad],
     }
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere while pieces are read.
-
-    libmpg123 prints there that the frames before a cut of an mp3 lack earlier ones: a line for every other crop, about
-    samples that are dropped anyway.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed, as in some services
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)

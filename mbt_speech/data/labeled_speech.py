@@ -19,7 +19,7 @@ from .crops import ClipDataset
 from .recording_index import AudioColumn
 from .segments import Segments, holds_segments, read_segments
 from .sources import index_speech, open_recordings
-from .splits import SPLIT_ALIASES, encode_labels, leave_out_unknown_splits, map_labels, split_rows
+from .splits import SPLIT_ALIASES, are_split_by_column, encode_labels, leave_out_unknown_splits, map_labels, split_rows
 
 SPLITS = tuple(SPLIT_ALIASES)
 
@@ -61,13 +61,14 @@ def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampl
     opened, audio_column = open_recordings(args, accelerator)
     if "labelled" in opened:
         opened = DatasetDict({"train": opened["labelled"]})
-    opened = leave_out_unknown_splits(opened, args.split_column_name)
+    by_column = are_split_by_column(opened, args.split_column_name)
+    opened = opened if by_column else leave_out_unknown_splits(opened)
     in_segments = holds_segments(next(iter(opened.values())), args.label_column_name)
     opened = _map_labels(args, opened, in_segments)
     indices = [index_speech(args, accelerator, split, audio_column, decode=True) for split in opened.values()]
     good = DatasetDict({name: index.dataset for name, index in zip(opened, indices, strict=True)})
     label_column = None if in_segments else args.label_column_name
-    rows = split_rows(good, label_column, split_column=args.split_column_name)
+    rows = split_rows(good, label_column, by_column=by_column, split_column=args.split_column_name)
     # In the order in which they come, whatever the splits: tasks on the same recordings share their representations.
     clips, seconds = concatenate_datasets(list(good.values())), np.concatenate([index.seconds for index in indices])
     if in_segments:

@@ -125,8 +125,12 @@ def _read_metadata(
     if len({path.parent for path in metadata_files}) < len(metadata_files):
         raise ValueError(f"Keep one metadata file a folder: there are {', '.join(map(str, metadata_files))}.")
     rows = []
-    for path in metadata_files:
-        for row in _read_rows(path):
+    tables = {path: _read_rows(path) for path in metadata_files}
+    cells = [row for path, table in tables.items() if path.suffix.lower() == ".csv" for row in table]
+    for column in {name for row in cells for name in row} - {"file_name"}:
+        _type_cells([row for row in cells if column in row], column)
+    for path, table in tables.items():
+        for row in table:
             if not row.get("file_name") or "audio" in row:
                 raise ValueError(
                     f"Every row of {path} must have a file_name (a path beside it), and none may have a column called "
@@ -158,8 +162,6 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
                 raise ValueError("a line has more cells than the first; quote cells that hold commas")
     except (ValueError, TypeError, RecursionError, OSError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    for column in set(rows[0]) - {"file_name"} if rows else ():
-        _type_cells(rows, column)
     return rows
 
 

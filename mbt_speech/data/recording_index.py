@@ -136,6 +136,8 @@ def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
     fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
     if "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks):
         return None
+    if "array" in fields:
+        return None
     if "path" not in fields and not pa.types.is_string(column.type):
         return None
     values = dataset.select_columns([audio_column]).with_format("arrow")[:][audio_column].combine_chunks()

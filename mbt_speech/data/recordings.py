@@ -106,8 +106,21 @@ def load_stream(
     if stream.features is None:
         stream = stream._resolve_features()
     audio_column = find_audio_column(stream, audio_column_name)
+    return as_plain_audio(stream, audio_column), audio_column
+
+
+def as_plain_audio(recordings: Any, audio_column: str) -> Any:
+    """Returns recordings whose audio is not decoded: bytes or a path, and arrays where it is arrays.
+
+    Args:
+        recordings: A `Dataset`, or a stream.
+        audio_column: Where their audio is.
+    """
+    feature = (recordings.features or {})[audio_column]
+    if isinstance(feature, Mapping) and "array" in feature:
+        return recordings
     # Not `Audio(decode=False)`, which asks for torchcodec even where there is nothing to encode.
-    return stream.cast_column(audio_column, PLAIN_AUDIO), audio_column
+    return recordings.cast_column(audio_column, PLAIN_AUDIO)
 
 
 def find_audio_column(dataset: Dataset | IterableDataset, audio_column_name: str | None = None) -> str:

@@ -1,5 +1,7 @@
 """From the scripts' arguments to recordings that can be read."""
 
+import contextlib
+import fcntl
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from mbt_speech.corpora.synthetic.corpus import load_corpus
 from mbt_speech.run_arguments import RunArguments
 
 from .recording_index import RecordingIndex, index_recordings
-from .recordings import PLAIN_AUDIO, load_recordings, load_stream
+from .recordings import as_plain_audio, load_recordings, load_stream
 
 BAD_AUDIO_NAME = "bad_audio.txt"
 
@@ -90,7 +92,7 @@ def open_unlabeled(args: PretrainArguments, accelerator: Accelerator) -> tuple[D
         # One column of one type, whatever the data sets have beside it.
         recordings = recordings.select_columns([audio_column])
         recordings = recordings if audio_column == "audio" else recordings.rename_column(audio_column, "audio")
-        opened.append(recordings.cast_column("audio", PLAIN_AUDIO))
+        opened.append(as_plain_audio(recordings, "audio"))
     if len(opened) == 1:
         return opened[0], "audio"
     mixed = interleave_datasets(
@@ -127,17 +129,25 @@ def index_speech(
     """
     with accelerator.main_process_first():
         index = index_recordings(recordings, audio_column, on_bad_audio=args.on_bad_audio, decode=decode)
-    report_bad_audio(args, accelerator, index.bad)
+    report_bad_audio(args, index.bad)
     return index
 
 
-def report_bad_audio(args: RunArguments, accelerator: Accelerator, bad: list[tuple[str, str]]) -> None:
-    """Adds recordings that were skipped to `bad_audio.txt`, each once, and prints how many there are."""
+def report_bad_audio(args: RunArguments, bad: list[tuple[str, str]]) -> None:
+    """Adds recordings that were skipped to `bad_audio.txt`, each once, and prints how many there are.
+
+    Any process may call it, with what it has found.
+    """
     if not bad:
         return
     path = Path(args.output_dir) / BAD_AUDIO_NAME
-    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    lines = sorted({*known, *(f"{name}\t{reason}" for name, reason in bad)})
-    if accelerator.is_main_process and len(lines) > len(known):
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        accelerator.print(f"{len(lines)} recordings cannot be read and are skipped: see {path}.")
+    with path.open("a+", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        file.seek(0)
+        known = file.read().splitlines()
+        lines = sorted({*known, *(f"{name}\t{reason}" for name, reason in bad)})
+        if len(lines) > len(known):
+            file.truncate(0)
+            file.writelines(line + "\n" for line in lines)
+            print(f"{len(lines)} recordings cannot be read and are skipped: see {path}.", flush=True)

@@ -62,14 +62,12 @@ def map_labels(dataset: Dataset, label_column: str, label_map: Mapping[str, str 
     return mapped.select([row for row, name in enumerate(names) if name is not None])
 
 
-def leave_out_unknown_splits(recordings: DatasetDict, split_column: str | None = None) -> DatasetDict:
-    """Returns the splits that `split_rows` uses, and warns of the others.
+def leave_out_unknown_splits(recordings: DatasetDict) -> DatasetDict:
+    """Returns the splits that are train, validation or test by their names, and warns of the others.
 
     Raises:
         ValueError: when none of them is a training split.
     """
-    if _is_split_by_column(recordings, split_column):
-        return recordings
     grouped = _group_by_split({str(name): len(split) for name, split in recordings.items()})
     used = {name for names in grouped.values() for name in names}
     return DatasetDict({name: split for name, split in recordings.items() if name in used})
@@ -79,6 +77,7 @@ def split_rows(
     recordings: DatasetDict,
     label_column: str | None,
     *,
+    by_column: bool,
     split_column: str | None = None,
     seed: int = 0,
     validation_fraction: float = 0.1,
@@ -86,15 +85,15 @@ def split_rows(
 ) -> dict[str, np.ndarray]:
     """Returns the rows of train, validation and test, sorted, drawing what the data do not come with.
 
-    Splits that exist are kept: those that ``split_column`` names, or those of the ``DatasetDict`` if it has several,
-    or those of a column called "split", if there is one; under any of their usual names. A missing validation or test
-    split is drawn from train, stratified: every class has that fraction of its recordings in it, and one at least.
-    Without a label column all recordings are of one class.
+    Splits that exist are kept, under any of their usual names. A missing validation or test split is drawn from train,
+    stratified: every class has that fraction of its recordings in it, and one at least. Without a label column all
+    recordings are of one class.
 
     Args:
         recordings: one or more data sets; rows count on from one to the next.
         label_column: strings, whole numbers, booleans or a ``ClassLabel``.
-        split_column: the column that names splits.
+        by_column: whether a column names the splits, and not the ``DatasetDict``; see `are_split_by_column`.
+        split_column: this column; by default the one called "split", without which all recordings are to train on.
         seed: of the rows that are drawn.
         validation_fraction: the share of the training split to validate on, if there is no validation split.
         test_fraction: the share of the training split to test on, if there is no test split.
@@ -104,7 +103,7 @@ def split_rows(
             has too few recordings to be in every split that is drawn.
     """
     whole = concatenate_datasets(list(recordings.values()))
-    if _is_split_by_column(recordings, split_column):
+    if by_column:
         pieces = _pieces_by_column(whole, split_column)
     else:
         ends = np.cumsum([len(piece) for piece in recordings.values()])
@@ -156,7 +155,8 @@ def _label_values(dataset: Dataset, label_column: str) -> list[Any]:
     return [str(value) for value in values] if has_strings else values
 
 
-def _is_split_by_column(recordings: DatasetDict, split_column: str | None) -> bool:
+def are_split_by_column(recordings: DatasetDict, split_column: str | None) -> bool:
+    """Returns whether not their names but a column says what the splits are: if it is named, or there is one split."""
     return len(recordings) == 1 or split_column is not None
 
 

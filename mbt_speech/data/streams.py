@@ -113,7 +113,11 @@ class StreamedCrops(IterableDataset):
 
 def _fetched(audio: Any) -> Any:
     """Reads a file that lies elsewhere (a stream of plain sound files names it by its address)."""
-    if isinstance(audio, dict) and audio.get("bytes") is None and "://" in str(audio.get("path")):
+    if (
+        isinstance(audio, dict)
+        and audio.get("bytes") is audio.get("array") is None
+        and "://" in str(audio.get("path"))
+    ):
         with fsspec.open(audio["path"], "rb") as file:
             return {"bytes": file.read(), "path": audio["path"]}  # pyright: ignore[reportAttributeAccessIssue]
     return audio

@@ -77,14 +77,17 @@ class Embedder:
         return dict(gather_object(pairs) if processes > 1 else pairs)
 
 
-def cached_arrays(key: Mapping[str, object], compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def cached_arrays(
+    accelerator: Accelerator, key: Mapping[str, object], compute: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """Returns what `compute()` returns, or what it returned for the same JSON key before; it is read as it is needed.
 
-    Where the cache is full or may not be written to, the next run computes again.
+    All processes compute, or none. Where the cache is full or may not be written to, the next run computes again.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(datasets_config.HF_DATASETS_CACHE) / "mbt_embeddings" / digest
-    if not folder.is_dir():
+    missing = [not folder.is_dir()]
+    if any(gather_object(missing) if accelerator.num_processes > 1 else missing):
         arrays = dict(compute())
         partial = folder.with_name(f".{digest}-{uuid.uuid4().hex}.partial")
         try:

@@ -53,10 +53,10 @@ def represent(
     embedder = Embedder(accelerator, speech.clips, batch_size, workers, f"Representing the {speech.unit}")
     key = {"audio": speech.fingerprint, "max_length_seconds": args.max_length_seconds, **encoder.fingerprint()}
     if speech.segments is None:
-        features = cached_arrays(key, lambda: {"clips": embedder.embed_clips(encoder)})["clips"]
+        features = cached_arrays(accelerator, key, lambda: {"clips": embedder.embed_clips(encoder)})["clips"]
         return Examples(features, speech.clips.labels, np.arange(len(features)), speech.rows)
     assert isinstance(encoder, FrozenEncoder)
-    arrays = cached_arrays({**key, "unit": "frames"}, lambda: embedder.embed_frames(encoder))
+    arrays = cached_arrays(accelerator, {**key, "unit": "frames"}, lambda: embedder.embed_frames(encoder))
     labels = label_frames(speech, encoder, arrays["counts"])
     clips = np.repeat(np.arange(len(arrays["counts"])), arrays["counts"])
     rows = {part: np.flatnonzero(np.isin(clips, own) & (labels != NO_LABEL)) for part, own in speech.rows.items()}

@@ -134,7 +134,8 @@ def _discriminants(features: np.ndarray, labels: np.ndarray, kinds: list[Kind]) 
     means, shares = _class_means(features, labels), np.bincount(labels) / len(labels)
     residuals = features - means[labels]
     variances, axes = np.linalg.eigh(residuals.T @ residuals / len(labels))
-    rotated, total = means @ axes, np.square(features).sum() / len(labels)
+    # No variance at all is left where an encoder says the same of every clip.
+    rotated, total = means @ axes, max(np.square(features).sum() / len(labels), np.finfo(features.dtype).tiny)
     for kind in kinds:
         weight = (rotated / (variances.clip(min=0) + kind.strength * total)) @ axes.T
         yield kind, weight, np.log(shares) - (weight * means).sum(axis=1) / 2
@@ -167,5 +168,6 @@ def _rotate(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return features, None
     squares, axes = np.linalg.eigh(features @ features.T)
     kept = squares > squares[-1] * np.finfo(features.dtype).eps * len(features)
-    lengths = np.sqrt(squares[kept])
+    kept[-1] = True  # also where all clips are alike
+    lengths = np.sqrt(squares[kept].clip(min=np.finfo(features.dtype).tiny))
     return axes[:, kept] * lengths, (axes[:, kept] / lengths).T @ features

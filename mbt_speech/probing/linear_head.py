@@ -8,10 +8,12 @@ Axes: N clips, H features, K classes.
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import takewhile
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -118,16 +120,23 @@ def _held_out_logits(
     if np.bincount(labels).max() <= MAX_CLIPS_OF_CENTROIDS:
         kinds = (CENTROIDS, *kinds)
 
+    given_up = threading.Event()
+
     def logits_of(fold: int) -> dict[Kind, np.ndarray]:
         rows, held_out = np.flatnonzero(folds != fold), coordinates.values[folds == fold]
         fits = coordinates.fit(rows, labels[rows], num_classes, kinds)
+        fits = takewhile(lambda _: not given_up.is_set(), fits)
         return {kind: held_out @ weight.T + bias for kind, weight, bias in fits}
 
     numbers = np.unique(folds[folds >= 0])
     # More clips than that are too many to hold for each fold.
     num_threads = min(len(numbers), os.cpu_count() or 1) if len(labels) <= MAX_PRECISE else 1
     with ThreadPoolExecutor(num_threads) as pool:
-        of_folds = list(pool.map(logits_of, numbers))
+        try:
+            of_folds = list(pool.map(logits_of, numbers))
+        except BaseException:  # a signal that tells to stop
+            given_up.set()
+            raise
     references = np.concatenate([labels[folds == fold] for fold in numbers])
     return {kind: np.concatenate([logits[kind] for logits in of_folds]) for kind in kinds}, references
 

@@ -91,6 +91,8 @@ def probe_arguments(args: PretrainArguments) -> FinetuneArguments:
         label_column_name=args.probe_label_column_name,
         split_column_name=args.probe_split_column_name,
         model_name_or_path=[args.output_dir],
+        allow_outside_paths=args.allow_outside_paths,
+        hub_token=args.hub_token,
         on_bad_audio=args.on_bad_audio,
         seed=[args.seed],
     )

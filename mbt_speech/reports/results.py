@@ -59,11 +59,11 @@ class Results:
         self.args, self.speech = args, speech
         self._names = {run.name for run in runs}  # before training, which may write into the folder of a model
         self._path = Path(args.output_dir, RESULTS_NAME)
-        self._settings = _settings(args, speech)
+        self.settings = _settings(args, speech)
         # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
         starts_over = args.overwrite_output_dir and args.resume_from_checkpoint is None
         latest = reversed([] if starts_over else read_lines(self._path))
-        self._done = list(takewhile(lambda line: line.get("settings") == self._settings, latest))[::-1]
+        self._done = list(takewhile(lambda line: line.get("settings") == self.settings, latest))[::-1]
 
     def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)
@@ -72,7 +72,7 @@ class Results:
         """Returns the line of a classifier, whose encoder is of some type."""
         return {
             "run": run.name,
-            "settings": self._settings,
+            "settings": self.settings,
             "task": self.args.label_column_name,
             "method": run.method,
             "label_fraction": run.label_fraction,
@@ -131,7 +131,8 @@ def validation_rank(result: Mapping[str, Any]) -> tuple[float, float]:
 def _settings(args: FinetuneArguments, speech: LabeledSpeech) -> str:
     """Returns a digest of what a result depends on beside its run: recordings, labels, splits and arguments."""
     neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
-    neutral |= {"overwrite_output_dir", "allow_outside_paths"}
+    neutral |= {"overwrite_output_dir", "allow_outside_paths", "dataloader_num_workers"}
+    neutral |= {"logging_steps", "eval_steps", "save_steps", "save_total_limit"}
     values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
     values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
     words = f"{speech.fingerprint} {speech.labels_fingerprint()} {json.dumps(values, sort_keys=True)}"

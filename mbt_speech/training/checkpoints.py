@@ -205,20 +205,22 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
     return None
 
 
-def load_checkpoint(state: TrainingState, checkpoint: Path) -> dict[str, Any]:
+def load_checkpoint(state: TrainingState, checkpoint: Path, identity: str | None = None) -> dict[str, Any]:
     """Restores weights, optimizer, masks and random states; returns what `progress` was.
 
     Raises:
-        CheckpointError: It is of another run.
+        CheckpointError: It is of another run, or of a training of another identity.
     """
     try:
         progress = read_progress(checkpoint)
+        if progress.get("identity", identity) != identity:
+            raise ValueError("it is of another training, with another model, other labels, seed or arguments")
         state.load(checkpoint, progress["state"])
         there, here = progress["num_processes"], state.accelerator.num_processes
     except UNREADABLE as error:
         raise CheckpointError(
-            f"{checkpoint} cannot be resumed: {error}. Give the arguments of the run that wrote it, or leave out "
-            "--resume_from_checkpoint to start anew."
+            f"{checkpoint} cannot be resumed: {error}. Give the arguments of the run that wrote it, or start anew in "
+            "another --output_dir."
         ) from error
     if there != here:
         state.accelerator.print(

@@ -95,6 +95,8 @@ class FullTraining:
     """Of the model, saved beside it."""
     inputs: Inputs
     """What the model takes."""
+    identity: str
+    """Tells this training from others whose checkpoints may be in the same folder."""
     seed: int
     """Of data order, distortions, and where long clips are cut."""
     pace: Pace
@@ -144,6 +146,7 @@ class FullTraining:
             sparsity=sparsity,
             uploads=uploads,
             encoder_learning_rate=self.encoder_learning_rate,
+            identity=self.identity,
         )
         held_out = np.setdiff1d(self.speech.rows["validation"], self.train_rows)
         for micro_batches in run.steps(self):

@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -17,10 +16,10 @@ from accelerate import Accelerator
 from huggingface_hub import CommitOperationAdd, HfApi, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, logging
-from tqdm.auto import tqdm
 
 from mbt_speech.command_line import RECIPE_NAME, recipe_to_share
 from mbt_speech.run_arguments import RunArguments
+from mbt_speech.standard_error import tell
 from mbt_speech.user_errors import redact
 
 from .output_folder import LOCK_NAME
@@ -74,7 +73,7 @@ class HubUploads:
         try:
             snapshot = _take_snapshot(checkpoint, self.folder)
         except OSError as error:
-            _tell(f"{checkpoint.name} is not uploaded: {error}.")
+            tell(f"{checkpoint.name} is not uploaded: {error}.")
             return
         done = self._submit(lambda: self._push_snapshot(snapshot, checkpoint.name))
         done.add_done_callback(lambda _: shutil.rmtree(snapshot, ignore_errors=True))
@@ -89,9 +88,9 @@ class HubUploads:
         try:
             self._submit(self._push_output_dir).result(FINISH_SECONDS)
         except TimeoutError:
-            _tell(self._later(f"has not ended within {FINISH_SECONDS / 60:g} minutes"))
+            tell(self._later(f"has not ended within {FINISH_SECONDS / 60:g} minutes"))
         except KeyboardInterrupt:
-            _tell(self._later("was interrupted"))
+            tell(self._later("was interrupted"))
         _remove_snapshots(self.folder)
 
     def give_up(self) -> None:
@@ -101,7 +100,7 @@ class HubUploads:
         try:
             self._submit(lambda: True).result(STOP_SECONDS)
         except (TimeoutError, KeyboardInterrupt):
-            _tell(f"Not every checkpoint has reached {self.repository}: the run that continues uploads later ones.")
+            tell(f"Not every checkpoint has reached {self.repository}: the run that continues uploads later ones.")
         _remove_snapshots(self.folder)
 
     def _work(self) -> None:
@@ -129,13 +128,13 @@ class HubUploads:
             self._create_repository()
         except Exception as error:
             if not is_transient(error):
-                _tell(f"The upload to {self.repository} will fail: {self._reason(error)}. The run goes on.")
+                tell(f"The upload to {self.repository} will fail: {self._reason(error)}. The run goes on.")
         return True
 
     def _push_snapshot(self, snapshot: Path, name: str) -> bool:
         error = self._upload(snapshot, f"Model of {name}", ())
         if error is not None:
-            _tell(f"{name} is not uploaded to {self.repository}: {self._reason(error)}. The run goes on.")
+            tell(f"{name} is not uploaded to {self.repository}: {self._reason(error)}. The run goes on.")
         return error is None
 
     def _push_output_dir(self) -> bool:
@@ -143,7 +142,7 @@ class HubUploads:
         if error is None:
             print(f"Uploaded to {self.api.endpoint}/{self.repository}.")
         else:
-            _tell(self._later(f"failed: {self._reason(error)}"))
+            tell(self._later(f"failed: {self._reason(error)}"))
         return error is None
 
     def _upload(self, folder: Path, message: str, ignore_patterns: Sequence[str]) -> Exception | None:
@@ -247,7 +246,3 @@ def _to_share(path: Path) -> Path | bytes:
 def _remove_snapshots(folder: Path) -> None:
     for snapshot in folder.glob(f"{SNAPSHOT}*"):
         shutil.rmtree(snapshot, ignore_errors=True)
-
-
-def _tell(words: str) -> None:
-    tqdm.write(words, file=sys.stderr)  # above the progress bar

@@ -76,9 +76,10 @@ class TrainingRun:
         uploads: Gets every checkpoint.
         output_dir: Folder of log and checkpoints, by default that of `args`.
         encoder_learning_rate: Of the encoder, by default that of `args`, which is the rate of all else.
+        identity: Tells this training from others in the same folder, if there may be any.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
+        CheckpointError: The checkpoint cannot be read, or is of a training of another identity.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class TrainingRun:
         *,
         output_dir: Path | None = None,
         encoder_learning_rate: float | None = None,
+        identity: str | None = None,
     ):
         self.args, self.accelerator, self.model, self.extractor = args, accelerator, model, extractor
+        self.identity = identity
         self.output_dir, self.max_steps = output_dir or Path(args.output_dir), max_steps
         self.sparsity, self.uploads = sparsity, uploads
         self.step, self.skipped_steps, self.skipped_in_a_row = 0, 0, 0
@@ -104,7 +107,7 @@ class TrainingRun:
             discard_checkpoints(accelerator, self.output_dir, args.overwrite_output_dir)
         checkpoint = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
         if checkpoint is not None:
-            progress = load_checkpoint(self.state, checkpoint)
+            progress = load_checkpoint(self.state, checkpoint, identity)
             self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
             accelerator.print(f"Resuming from {checkpoint}.")
         self.log = RunLog(
@@ -152,7 +155,7 @@ class TrainingRun:
                 self._names = partial(source.names, self.step)
                 self._buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
                 yield micro_batches
-                if _any(self.accelerator, signals.received is not None) and self.step < self.max_steps:
+                if _any(self.accelerator, signals.received is not None):
                     self._stop(signals.received or "a signal")
                 elif self.is_due(self.args.save_steps) and self.step < self.max_steps:
                     self.save()
@@ -219,7 +222,8 @@ class TrainingRun:
 
     def save(self) -> Path:
         """Writes a checkpoint and returns its folder."""
-        progress, limit = {"step": self.step, "skipped_steps": self.skipped_steps}, self.args.save_total_limit
+        progress = {"step": self.step, "skipped_steps": self.skipped_steps, "identity": self.identity}
+        limit = self.args.save_total_limit
         checkpoint = save_checkpoint(self.state, self.extractor, self.output_dir, progress, limit)
         if self.uploads is not None:
             self.uploads.push_checkpoint(checkpoint)

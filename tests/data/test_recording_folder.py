@@ -169,6 +169,14 @@ def test_csv_cells_become_numbers_only_where_nothing_is_lost(tmp_path):
     assert train["big"][:] == ["1" * 19, "2"]
 
 
+def test_cells_of_all_csv_files_have_one_type(tmp_path):
+    for split, code in (("train", "007"), ("test", "112")):
+        record(tmp_path / split / "1.wav")
+        write_metadata(tmp_path / split, "csv", [{"file_name": "1.wav", "code": code}])
+    splits = scan_folder(tmp_path)
+    assert {split: splits[split]["code"][:] for split in splits} == {"test": ["112"], "train": ["007"]}
+
+
 def test_a_listed_file_that_is_missing_is_bad(tmp_path, caplog):
     for name in ("1.wav", "unlisted.wav"):
         record(tmp_path / name)

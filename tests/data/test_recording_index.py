@@ -11,6 +11,8 @@ from feature_extraction.speech import BadAudioError
 from mbt_speech.data import recording_index
 from mbt_speech.data.recording_folder import scan_folder
 from mbt_speech.data.recording_index import AudioColumn, index_recordings
+from mbt_speech.data.sources import report_bad_audio
+from mbt_speech.run_arguments import RunArguments
 from tests.support.recordings import RATE, record, relative_paths
 
 
@@ -88,6 +90,21 @@ def test_bad_recordings_stop_the_run_or_are_skipped_and_listed(tmp_path, folder_
     decoded = index_recordings(train, "audio", on_bad_audio="skip", decode=True, cache_dir=tmp_path / "cache")
     assert relative_paths(decoded.dataset, folder_with_bad_files) == ["good.flac", "good.wav"]
     assert any("NaN" in reason for _, reason in decoded.bad)
+
+
+def test_recordings_that_any_process_finds_bad_are_listed_once(tmp_path, capsys):
+    args = RunArguments(output_dir=str(tmp_path), train_dir="speech")
+    for bad in ([("b.wav", "empty")], [], [("a.wav", "truncated"), ("b.wav", "empty")], [("a.wav", "truncated")]):
+        report_bad_audio(args, bad)
+    assert (tmp_path / "bad_audio.txt").read_text().splitlines() == ["a.wav\ttruncated", "b.wav\tempty"]
+    told = [line.split(" recordings")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["1", "2"]
+
+
+def test_arrays_go_before_the_path_that_they_were_read_from(tmp_path):
+    audio = {"array": [0.1] * RATE, "sampling_rate": RATE, "path": str(record(tmp_path / "a.wav", 0.5))}
+    dataset = Dataset.from_dict({"audio": [audio, {**audio, "path": "gone.wav"}]})
+    assert index_recordings(dataset, "audio", cache_dir=tmp_path / "cache").seconds.tolist() == [1.0, 1.0]
 
 
 def test_a_set_without_one_good_recording_is_refused(tmp_path):

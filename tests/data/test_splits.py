@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from mbt_speech.data.splits import encode_labels, leave_out_unknown_splits, split_of, split_rows
+from mbt_speech.data.splits import are_split_by_column, encode_labels, leave_out_unknown_splits, split_of, split_rows
 
 # Labels
 
@@ -75,23 +75,23 @@ def whole(**columns) -> DatasetDict:
 
 def test_parts_are_drawn_with_every_class_in_each():
     labels = np.array(["a"] * 50 + ["b"] * 20 + ["c"] * 3)
-    rows = split_rows(whole(y=labels.tolist()), "y", seed=1)
+    rows = split_rows(whole(y=labels.tolist()), "y", by_column=True, seed=1)
     assert list(rows) == ["train", "validation", "test"]
     assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(73))
     counts = {split: [labels[own].tolist().count(label) for label in "abc"] for split, own in rows.items()}
     assert counts == {"train": [41, 16, 1], "validation": [4, 2, 1], "test": [5, 2, 1]}
-    assert lists(split_rows(whole(y=labels.tolist()), "y", seed=1)) == lists(rows)
-    assert lists(split_rows(whole(y=labels.tolist()), "y", seed=2)) != lists(rows)
+    assert lists(split_rows(whole(y=labels.tolist()), "y", by_column=True, seed=1)) == lists(rows)
+    assert lists(split_rows(whole(y=labels.tolist()), "y", by_column=True, seed=2)) != lists(rows)
 
 
 def test_a_class_too_small_for_every_part_is_named():
     with pytest.raises(ValueError, match="class 'b' of 'y'"):
-        split_rows(whole(y=["a"] * 9 + ["b"] * 2), "y")
+        split_rows(whole(y=["a"] * 9 + ["b"] * 2), "y", by_column=True)
 
 
 def test_parts_that_exist_are_kept_and_the_missing_one_is_drawn():
     dataset = Dataset.from_dict({"y": ["a", "b"] * 10})
-    rows = lists(split_rows(DatasetDict({"eval": dataset.select([0]), "train": dataset}), "y"))
+    rows = lists(split_rows(DatasetDict({"eval": dataset.select([0]), "train": dataset}), "y", by_column=False))
     assert rows["validation"] == [0]
     assert sorted(rows["train"] + rows["test"]) == list(range(1, 21))
 
@@ -103,7 +103,14 @@ def test_a_part_of_another_name_is_left_out_with_a_warning(caplog):
     assert "'extra' (2 recordings) is not used" in caplog.text
     with pytest.raises(ValueError, match="no training split among test, dev"):
         leave_out_unknown_splits(DatasetDict({"test": dataset, "dev": dataset}))
-    assert list(leave_out_unknown_splits(DatasetDict({"extra": dataset}))) == ["extra"]
+
+
+def test_splits_of_known_names_go_before_a_column_that_nobody_named():
+    dataset = Dataset.from_dict({"y": ["a", "b"] * 10, "split": ["fold"] * 20})
+    folders = DatasetDict({"extra": dataset, "train": dataset})
+    assert not are_split_by_column(folders, None)
+    rows = lists(split_rows(leave_out_unknown_splits(folders), "y", by_column=False))
+    assert sorted(rows["train"] + rows["validation"] + rows["test"]) == list(range(20))
 
 
 @pytest.mark.parametrize("column", ["split", "part"])
@@ -112,19 +119,23 @@ def test_a_column_can_name_the_parts(column):
     dataset = Dataset.from_dict({"y": ["a"] * 5, column: values})
     split_column = None if column == "split" else column
     expected = {"train": [0, 3], "validation": [1, 4], "test": [2]}
-    assert lists(split_rows(DatasetDict({"train": dataset}), "y", split_column=split_column)) == expected
+    assert (
+        lists(split_rows(DatasetDict({"train": dataset}), "y", by_column=True, split_column=split_column)) == expected
+    )
     labeled = dataset.cast_column(column, Value("string")).class_encode_column(column)
-    assert lists(split_rows(DatasetDict({"train": labeled}), "y", split_column=split_column)) == expected
+    assert (
+        lists(split_rows(DatasetDict({"train": labeled}), "y", by_column=True, split_column=split_column)) == expected
+    )
     with pytest.raises(ValueError, match="holds fold3"):
-        split_rows(whole(y=["a"], **{column: ["fold3"]}), "y", split_column=split_column)
+        split_rows(whole(y=["a"], **{column: ["fold3"]}), "y", by_column=True, split_column=split_column)
 
 
 def test_a_named_column_goes_before_the_parts_that_the_recordings_came_in():
     dataset = Dataset.from_dict({"y": ["a"] * 4, "part": ["train", "dev", "train", "test"]})
     folders = DatasetDict({"extra": dataset.select([0, 1]), "test": dataset.select([2, 3])})
-    assert list(leave_out_unknown_splits(folders, "part")) == ["extra", "test"]
+    assert are_split_by_column(folders, "part")
     expected = {"train": [0, 2], "validation": [1], "test": [3]}
-    assert lists(split_rows(folders, "y", split_column="part")) == expected
+    assert lists(split_rows(folders, "y", by_column=True, split_column="part")) == expected
 
 
 def test_the_usual_names_of_parts_are_known():

@@ -1,5 +1,7 @@
 """Linear classifiers on frozen representations."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -164,3 +166,26 @@ def test_one_clip_of_every_class_in_either_part_is_enough():
     assert np.array_equal(head.predict(np.eye(12)), labels)
     assert head.validation_accuracy == 1
     assert np.array_equal(head.scaled().predict(train), labels)
+
+
+def test_clips_that_are_all_alike_are_classified_by_the_frequency_of_classes():
+    labels = np.array([0, 0, 1, 0] * 5)
+    for num_features in (3, 40):
+        head = fit_linear_head(np.ones((20, num_features)), labels, np.ones((20, num_features)), labels, 2)
+        assert np.isfinite(head.weight).all()
+        assert head.predict(np.ones((4, num_features))).tolist() == [0, 0, 0, 0]
+
+
+def test_a_signal_ends_the_fits_of_all_folds(monkeypatch):
+    begun = []
+
+    def fit(self, rows, labels, num_classes, kinds):
+        begun.append(rows)
+        if len(begun) == 1:  # the fold that is waited for
+            raise KeyboardInterrupt
+        yield from ((kinds[0], np.zeros((2, self.values.shape[1])), np.zeros(2)) for _ in count())
+
+    monkeypatch.setattr(Coordinates, "fit", fit)
+    features, labels = clouds(20, 2, 4)
+    with pytest.raises(KeyboardInterrupt):
+        fit_linear_head(features[:10], labels[:10], features[10:], labels[10:], 2)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+import run_finetune
 import run_pretrain
 from mbt_speech.training.checkpoints import (
     CheckpointError,
@@ -23,7 +24,8 @@ from mbt_speech.training.checkpoints import (
     read_progress,
     write_progress,
 )
-from mbt_speech.training.run_log import read_log
+from mbt_speech.training.loop import TrainingRun
+from mbt_speech.training.run_log import read_lines, read_log
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["run_pretrain", "run_finetune"])
@@ -168,6 +170,26 @@ def test_a_run_that_is_told_to_stop_saves_says_so_and_ends_well(speech_folder, t
     assert len(read_log(run.output_dir)) == int(last.name.split("-")[1])
     assert not (run.output_dir / "model.safetensors").exists()
     assert checkpoint_fault(last) is None
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_step_of_a_training_stops_a_sweep(finetuning, tmp_path, monkeypatch, capsys):
+    update = TrainingRun.update
+
+    def stop_at_the_end(run, losses):
+        update(run, losses)
+        if run.step == run.max_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(TrainingRun, "update", stop_at_the_end)
+    words = [*map(str, finetuning), "--seed", "0", "1", "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stopped:
+        run_finetune.main(words)
+    assert stopped.value.code == 0
+    assert "Stopped by SIGINT after step 9 of 9" in capsys.readouterr().out
+    monkeypatch.setattr(TrainingRun, "update", update)
+    run_finetune.main([*words, "--resume_from_checkpoint", "auto"])
+    assert len(read_lines(tmp_path / "run" / "results.jsonl")) == 2
 
 
 @pytest.mark.slow
