@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor, to_waveform
+from feature_extraction.sound_sources import AUDIO_SUFFIXES
 from mbt_speech.presets import PRESETS
 from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
 
@@ -82,6 +83,10 @@ def main() -> None:
     """Pre-trains without the labels, then trains a classifier with them."""
     args = parse_args()
     train, test = split(args.folder)
+    if len(train) < args.batch_size:
+        raise SystemExit(
+            f"{args.folder} has {len(train)} recordings to learn from, fewer than --batch_size: lower it."
+        )
     preset = PRESETS[args.preset]
     extractor = preset.extractor()
     encoder_dir, classifier_dir = args.output_dir / "encoder", args.output_dir / "classifier"
@@ -130,7 +135,10 @@ def parse_args() -> argparse.Namespace:
 def split(folder: Path) -> tuple[Recordings, Recordings]:
     """Divides every class into four fifths to learn from and one to evaluate on."""
     label_names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    files = {name: sorted(path for path in (folder / name).iterdir() if path.is_file()) for name in label_names}
+    files = {
+        name: sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+        for name in label_names
+    }
     train = [path for paths in files.values() for index, path in enumerate(paths) if index % 5]
     test = [path for paths in files.values() for path in paths[::5]]
     return Recordings(train, label_names), Recordings(test, label_names)

@@ -45,7 +45,12 @@ FEATURE_DISTORTIONS: dict[str, Callable[..., Tensor]] = {
 FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     Sequence[float]: (
         "a pair [lowest, highest]",
-        lambda value: isinstance(value, Sequence) and len(value) == 2 and value[0] <= value[1],
+        lambda value: (
+            isinstance(value, list | tuple)
+            and len(value) == 2
+            and all(isinstance(end, int | float) for end in value)
+            and value[0] <= value[1]
+        ),
     ),
     float: ("a number", lambda value: isinstance(value, int | float)),
     int: ("a whole number", lambda value: isinstance(value, int)),
@@ -72,10 +77,11 @@ class MBTAugmentation:
     """
 
     def __init__(self, waveform: Sequence[Step] = (), features: Sequence[Step] = ()):
-        for step in waveform:
-            _check_step(step, WAVEFORM_DISTORTIONS)
-        for step in features:
-            _check_step(step, FEATURE_DISTORTIONS)
+        for steps, distortions in ((waveform, WAVEFORM_DISTORTIONS), (features, FEATURE_DISTORTIONS)):
+            if not isinstance(steps, list | tuple):
+                raise ValueError(f"Write a list of distortions, not {steps}.")
+            for step in steps:
+                _check_step(step, distortions)
         self.waveform = deepcopy(list(waveform))
         self.features = deepcopy(list(features))
 
@@ -141,6 +147,8 @@ class MBTAugmentation:
     @classmethod
     def from_dict(cls, lists: Mapping[str, Sequence[Step]]) -> "MBTAugmentation":
         """Returns the pipeline whose `to_dict` is given."""
+        if not isinstance(lists, Mapping) or not set(lists) <= {"waveform", "features"}:
+            raise ValueError(f"An augmentation holds the lists 'waveform' and 'features', and this is {lists}.")
         return cls(**lists)
 
 
@@ -181,15 +189,22 @@ def _draw_lots(step: Step, num_clips: int, generator: torch.Generator) -> Iterat
 
 
 def _check_step(step: Step, distortions: Mapping[str, Callable[..., Tensor]]):
-    if "choose" in step and (set(step) != {"choose", "of"} or not 1 <= step["choose"] <= len(step["of"])):
+    if not isinstance(step, Mapping) or not {"choose", "of"} & set(step):
+        _check_distortion(step, distortions)
+        return
+    choose, of = step.get("choose", 1), step.get("of", [])
+    is_list = isinstance(choose, int) and isinstance(of, list | tuple)
+    if not is_list or not set(step) <= {"choose", "of"} or not 1 <= choose <= len(of):
         raise ValueError(f"Write {{'choose': n, 'of': [at least n distortions]}}, not {step}.")
-    for distortion in step.get("of", [step]):
+    for distortion in of:
         _check_distortion(distortion, distortions)
 
 
 def _check_distortion(step: Step, distortions: Mapping[str, Callable[..., Tensor]]):
+    if not isinstance(step, Mapping):
+        raise ValueError(f"Write a distortion as {{'name': ...}}, not as {step!r}.")
     name = step.get("name", "")
-    if name not in distortions:
+    if not isinstance(name, str) or name not in distortions:
         raise ValueError(f"There is no distortion {name!r} here, but there are {', '.join(distortions)}.")
     parameters = inspect.signature(distortions[name]).parameters.values()
     kinds = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY} | {"p": float}

@@ -124,6 +124,8 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         clips = [self._as_clip(clip, index) for index, clip in enumerate(_as_batch(raw_speech))]
         if (truncation or padding == "max_length") and max_length is None:
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
+        if truncation and max_length is not None and max_length < self.win_length:
+            raise ValueError(f"`max_length` is {max_length} samples: pass at least a window, {self.win_length}.")
         if truncation:
             clips = [clip[:max_length] for clip in clips]
         least = max_length if padding == "max_length" and max_length else 0
@@ -254,7 +256,10 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
 
     def _as_clip(self, clip: RawClip, index: int) -> Tensor:
         """Returns a clip (S,) as float32."""
-        waveform = clip if isinstance(clip, Tensor) else torch.tensor(np.asarray(clip))
+        if not isinstance(clip, Tensor):  # PyTorch wants other strides and bytes than a view of an array may have
+            clip = np.asarray(clip)
+            clip = torch.from_numpy(np.array(clip, clip.dtype.newbyteorder("=")))
+        waveform = clip
         if waveform.ndim != 1:
             raise ValueError(f"Clip {index} has the shape {tuple(waveform.shape)}: pass one channel, (samples,).")
         if len(waveform) < self.win_length:

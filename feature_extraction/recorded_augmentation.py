@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .draws import uniform
+from .sound_sources import files_below
 from .speech import to_waveform
 from .waveform_augmentation import Bounds, add_at_snr, convolve
 
@@ -41,20 +42,25 @@ def recorded_room(waveforms: Tensor, sampling_rate: int, generator: torch.Genera
 @lru_cache(maxsize=4)
 def _noise(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
     """Returns (samples,) of all recordings."""
-    return torch.cat(list(_recordings(folder, sampling_rate))).to(device)
+    return torch.cat([waveform for _, waveform in _recordings(folder, sampling_rate)]).to(device)
 
 
 @lru_cache(maxsize=4)
 def _rooms(folder: str, sampling_rate: int, device: torch.device) -> Tensor:
     """Returns (R, samples)."""
-    answers = [answer[answer.abs().argmax() :] for answer in _recordings(folder, sampling_rate)]
-    return torch.nn.utils.rnn.pad_sequence([answer / answer.norm() for answer in answers], batch_first=True).to(device)
+    answers = []
+    for path, answer in _recordings(folder, sampling_rate):
+        answer = answer[answer.abs().argmax() :]
+        if answer[0] == 0:
+            raise ValueError(f"{path} is silent, and no impulse response: take it out of the folder.")
+        answers.append(answer / answer.norm())
+    return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True).to(device)
 
 
-def _recordings(folder: str, sampling_rate: int) -> Iterator[Tensor]:
-    """Waveforms (samples,) of a folder and its sub-folders, in the order of their names."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+def _recordings(folder: str, sampling_rate: int) -> Iterator[tuple[Path, Tensor]]:
+    """Yields the recordings of a folder and its sub-folders and their waveforms (samples,), in the order of names."""
+    paths = sorted(path for path in files_below(Path(folder)) if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ValueError(f"There is no recording ({', '.join(SUFFIXES)}) in {folder!r}: give another `folder`.")
     for path in paths:
-        yield torch.from_numpy(to_waveform(path, sampling_rate))
+        yield path, torch.from_numpy(to_waveform(path, sampling_rate))

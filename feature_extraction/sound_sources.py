@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -247,3 +248,14 @@ def _open_array(audio: Any, rate: Any, name: str) -> Sound:
         return (samples[start : start + count] - silence) / full_scale
 
     return Sound(rate, samples.shape[1], len(samples), read)
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Yields the files below a folder, through links too, each real folder once, without hidden ones."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        subfolders[:] = [] if real in seen else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in seen:
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+        seen.add(real)

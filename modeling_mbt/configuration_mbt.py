@@ -186,6 +186,7 @@ class MBTConfig(PreTrainedConfig):
 
     def validate_bounds(self):
         """Checks that a config asks for finite numbers, and for memory that there is; part of `@strict`."""
+        self.validate_encoder()  # what follows counts on it, and `@strict` goes by the alphabet
         for name in ("redundancy_loss_weight", "latent_normalization_strength", "verification_threshold"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):

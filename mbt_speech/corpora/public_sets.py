@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from feature_extraction.sound_sources import files_below
 from mbt_speech.closing_line import closing_line
 
 from .timit import read_timit
@@ -51,7 +52,7 @@ def main(args: Namespace) -> None:
     folders = [args.folder] if args.test_dir is None else [args.folder, args.test_dir, args.output_dir]
     try:
         rows = READERS[args.set](*folders)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, sf.SoundFileError) as error:
         raise ValueError(
             f"{args.folder} is not laid out as docs/datasets.md says of {args.set}: {error!r}."
         ) from error
@@ -159,6 +160,10 @@ def five_leaders(folder: Path) -> Rows:
         if speaker_folder.name in ("other", "_background_noise_"):
             continue
         paths = sorted(_sounds(speaker_folder), key=_natural_key)
+        if not paths:
+            continue
+        if len(paths) < 3:
+            raise ValueError(f"{speaker_folder} holds fewer than three clips, one for each split")
         in_blocks = _blocks(len(paths))
         at_random = generator.permutation(np.array(in_blocks))
         rows += [
@@ -212,7 +217,7 @@ READERS: dict[str, Callable[..., Rows]] = {
 
 
 def _sounds(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
+    return sorted(path for path in files_below(folder) if path.suffix.lower() in (".wav", ".flac"))
 
 
 def _read_lines(path: Path) -> list[str]:

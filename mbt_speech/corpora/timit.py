@@ -5,6 +5,8 @@ from typing import Any
 
 import soundfile as sf
 
+from feature_extraction.sound_sources import files_below
+
 # 61 symbols to 39 classes: Lee and Hon, IEEE Transactions on ASSP 37(11), 1989, table II.
 FOLDING = {
     symbol: phone
@@ -34,7 +36,7 @@ def read_timit(folder: Path) -> list[dict[str, Any]]:
         folder: The one that holds `TRAIN` and `TEST`.
     """
     rows = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav"):
+    for path in sorted(path for path in files_below(folder) if path.suffix.lower() == ".wav"):
         part = _part(path.relative_to(folder).parts)
         transcript = path.with_suffix(".PHN" if path.suffix == ".WAV" else ".phn")
         if part is not None and not path.stem.lower().startswith("sa"):

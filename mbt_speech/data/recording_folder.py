@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Dataset, DatasetDict
 
-from feature_extraction.sound_sources import AUDIO_SUFFIXES
+from feature_extraction.sound_sources import AUDIO_SUFFIXES, files_below
 
 from .splits import SPLIT_ALIASES, split_of
 
@@ -50,7 +49,7 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder.")
-    paths = sorted(_walk(root))
+    paths = sorted(files_below(root))
     metadata_files = [path for path in paths if path.name.lower() in METADATA_NAMES]
     recordings = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
     columns: dict[str, list[Any]] = {"audio": [str(path) for path in recordings]}
@@ -68,17 +67,6 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
     dataset = _as_dataset(columns, root)
     rows = {split: [row for row, own in enumerate(splits) if own == split] for split in SPLIT_ALIASES}
     return DatasetDict({split: dataset.select(own_rows) for split, own_rows in rows.items() if own_rows})
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Yields the files below a folder, through links too, each real folder once, without hidden ones."""
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in seen else sorted(name for name in subfolders if not name.startswith("."))
-        if real not in seen:
-            yield from (Path(folder, name) for name in files if not name.startswith("."))
-        seen.add(real)
 
 
 def _splits_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[str], list[tuple[str, ...]]]:

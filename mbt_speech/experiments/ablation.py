@@ -53,9 +53,21 @@ class Ablation:
     """Encoders without pre-training."""
 
     def __post_init__(self):
+        if not isinstance(self.tasks, dict):
+            raise ValueError("`tasks` names label columns, each with the column of its splits or null: speaker: null")
+        if not isinstance(self.vary, dict) or not all(values and isinstance(values, list | dict)
+                                                      for values in self.vary.values()):  # fmt: skip
+            raise ValueError(
+                "`vary` names arguments, each with a list of values, or with names of values: seed: [0, 1]"
+            )
         if self.axis not in (*self.vary, LABEL_FRACTION):
             known = ", ".join([*self.vary, LABEL_FRACTION])
             raise ValueError(f"The axis {self.axis!r} is not varied: choose one of {known}.")
+        for value in self.vary.get(self.axis, ()):
+            if not isinstance(value, str | int | float):
+                raise ValueError(
+                    f"Give the values of the axis {self.axis!r} names to show, such as {{default: {value}}}."
+                )
 
     def cells(self) -> list[dict[str, Any]]:
         """Returns the varied arguments of every encoder, values that have names by their names."""
@@ -132,11 +144,13 @@ def train_encoder(ablation: Ablation, cell: Mapping[str, Any], output_dir: Path)
 
 def merged(shared: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
     """Puts a cell's arguments over the shared ones; `a.b` is entry b of the object a."""
-    arguments = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
+    arguments = dict(shared)
     for name, value in cell.items():
         outer, _, inner = name.partition(".")
         if inner:
-            arguments.setdefault(outer, {})[inner] = value
+            entries = arguments.get(outer) or {}
+            entries = json.loads(entries) if isinstance(entries, str) else entries  # as a run writes them
+            arguments[outer] = {**entries, inner: value}
         else:
             arguments[name] = value
     return arguments

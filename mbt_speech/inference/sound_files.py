@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from feature_extraction import BadAudioError, to_waveform
-from feature_extraction.sound_sources import AUDIO_SUFFIXES
+from feature_extraction.sound_sources import AUDIO_SUFFIXES, files_below
 from feature_extraction.speech import recording_seconds
 
 from .speech_encoder import SpeechEncoder
@@ -98,7 +98,7 @@ def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
     """
     found = []
     for path in map(Path, paths):
-        below = sorted(one for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file())
+        below = sorted(one for one in files_below(path) if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file())
         found += below if path.is_dir() else [path]
     if not found:
         raise ValueError(f"There are no sound files in {', '.join(map(str, paths))}.")
@@ -260,10 +260,10 @@ class Recognizer:
         rate = self.encoder.sampling_rate
         least = self.encoder.extractor.win_length / rate
         first = to_waveform(recording, rate, duration_seconds=self.window_seconds, min_seconds=least)
-        seconds = len(first) / rate
-        if seconds >= self.window_seconds < self.max_seconds:  # there may be more than was read
+        seconds, window_samples = len(first) / rate, round(self.window_seconds * rate)
+        if len(first) >= window_samples and self.window_seconds < self.max_seconds:  # there may be more than was read
             seconds = min(max(seconds, recording_seconds(recording)), self.max_seconds)
-        number = math.ceil(seconds / self.window_seconds)
+        number = math.ceil(round(seconds * rate) / window_samples)
         if number == 1:
             yield 0.0, seconds, first
             return

@@ -32,9 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--threshold", type=float, help="cosine from which on it is one speaker (default: that stored in the model)"
     )
     parser.add_argument("--trials", type=Path, help="a list of pairs, in VoxCeleb's format, instead of two files")
-    parser.add_argument(
-        "--trials_dir", type=Path, default=Path(), help="folder of the files in the list (default: the current one)"
-    )
+    parser.add_argument("--trials_dir", type=Path, help="folder of the files in the list (default: the current one)")
     parser.add_argument(
         "--save_threshold", action="store_true", help="store the threshold of equal errors in the model"
     )
@@ -42,8 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Prints the cosine of two recordings with a decision, or the error rates of a list of pairs."""
-    if (len(args.recordings) == 2) == (args.trials is not None):
+    if len(args.recordings) != (2 if args.trials is None else 0):
         raise ValueError("`mbt verify` compares two sound files, or takes --trials.")
+    if args.trials is None and (args.save_threshold or args.trials_dir is not None):
+        raise ValueError("--save_threshold and --trials_dir belong to --trials.")
+    if args.trials is not None and args.threshold is not None:
+        raise ValueError("--threshold is for two sound files: --trials finds one.")
     if args.trials is not None:
         verify_trials(args)
         return
@@ -73,16 +75,16 @@ def verify_trials(args: Namespace) -> None:
     """
     if args.save_threshold and not Path(args.model_name_or_path).is_dir():
         raise ValueError("A threshold is stored in a local folder: download the model first, or note the threshold.")
-    trials = read_trials(args.trials)
+    trials, folder = read_trials(args.trials), args.trials_dir or Path()
     names = sorted({name for trial in trials for name in (trial.first, trial.second)})
-    check_headers([args.trials_dir / name for name in names], args.on_bad_audio)
+    check_headers([folder / name for name in names], args.on_bad_audio)
     recognizer = open_recognizer(args)
-    files, embeddings = recognizer.embed([args.trials_dir / name for name in names])
+    files, embeddings = recognizer.embed([folder / name for name in names])
     rows = {file: row for row, file in enumerate(files)}
-    trials = [t for t in trials if args.trials_dir / t.first in rows and args.trials_dir / t.second in rows]
+    trials = [t for t in trials if folder / t.first in rows and folder / t.second in rows]
     if not trials:
         raise ValueError(f"Of no pair of {args.trials} both recordings can be read.")
-    first, second = ([rows[args.trials_dir / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
+    first, second = ([rows[folder / name] for name in side] for side in list(zip(*trials, strict=True))[1:])
     scores = cosine_scores(embeddings[first], embeddings[second])
     rates = error_rates(scores, np.array([trial.same_speaker for trial in trials]))
     equal_error, threshold = rates.equal_error()

@@ -102,8 +102,9 @@ class Gallery:
 
     def __init__(self, output_dir: Path):
         self.output_dir, self.folder = output_dir, output_dir / "pictures"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("[0-9][0-9]*-*.png"):  # of the last report; other files are not ours
+            path.unlink()
 
     def new_path(self, name: str) -> Path:
         """Returns a path for a picture that is still to be drawn."""

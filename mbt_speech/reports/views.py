@@ -21,8 +21,9 @@ from feature_extraction.augmentation import MBTAugmentation
 from feature_extraction.feature_extraction_mbt import MBTFeatureExtractor
 from feature_extraction.speech import recording_seconds, to_waveform
 from mbt_speech.closing_line import closing_line
-from mbt_speech.command_line import parse_overrides
+from mbt_speech.command_line import RECIPE_NAME, load_yaml, parse_overrides
 from mbt_speech.presets import PRESETS
+from mbt_speech.run_arguments import LEAST
 
 from .style import plt, save
 
@@ -41,7 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, help="folder of a pre-training run whose features and distortions to show")
     parser.add_argument("--augmentation", help="JSON object of MBTAugmentation arguments, instead of the preset's")
     parser.add_argument("--start_seconds", type=float, default=0.0, help="start of the crop in seconds (default: 0)")
-    parser.add_argument("--crop_seconds", type=float, help="length of the crop in seconds; by default the preset's")
+    parser.add_argument(
+        "--crop_seconds", type=float, help="length of the crop in seconds; by default that of the run or the preset"
+    )
     parser.add_argument("--num_pairs", type=int, default=3, help="number of pairs of views (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the distortions (default: 0)")
     parser.add_argument(
@@ -53,6 +56,9 @@ def main(args: Namespace) -> None:
     """Draws and writes what the arguments ask for."""
     if args.num_pairs < 1:
         raise ValueError(f"--num_pairs {args.num_pairs} must be at least 1.")
+    least = LEAST["crop_seconds"]
+    if args.crop_seconds is not None and not args.crop_seconds >= least:
+        raise ValueError(f"--crop_seconds must be at least {least} and is {args.crop_seconds}.")
     extractor, augmentation = load_sound(args)
     crops = read_crops(args, extractor.sampling_rate)
     generator = torch.Generator().manual_seed(args.seed)
@@ -94,9 +100,18 @@ def load_sound(args: Namespace) -> tuple[MBTFeatureExtractor, MBTAugmentation]:
     return extractor, augmentation
 
 
+def crop_length(args: Namespace) -> float:
+    """Returns the length of a crop in seconds: the one asked for, or that of the run or the preset."""
+    if args.crop_seconds is not None:
+        return args.crop_seconds
+    recipe = args.run / RECIPE_NAME if args.run is not None else None
+    values = load_yaml(recipe) if recipe is not None and recipe.is_file() else {}
+    return values.get("crop_seconds") or PRESETS[values.get("preset", args.preset)].crop_seconds
+
+
 def read_crops(args: Namespace, sampling_rate: int) -> Tensor:
     """Reads a crop of every file, (B, S); what a distortion may mix in is the other files, or else a later piece."""
-    seconds = args.crop_seconds or PRESETS[args.preset].crop_seconds
+    seconds = crop_length(args)
     starts = [(file, args.start_seconds) for file in args.file]
     if len(starts) == 1:
         last = max(0.0, recording_seconds(args.file[0]) - seconds)

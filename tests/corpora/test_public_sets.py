@@ -182,6 +182,26 @@ def test_blocks_keep_neighboring_clips_together(tmp_path):
     assert [row["random_split"] for row in clips] != [row["block_split"] for row in clips]
 
 
+def test_folders_without_sounds_are_passed_over_and_those_with_too_few_are_named(tmp_path, capsys):
+    folder = five_leaders(tmp_path / "unpacked")
+    (folder / "__MACOSX").mkdir()
+    (folder / "Nelson_Mandela" / "._0.wav").write_bytes(b"of a Mac")
+    assert len(describe("five_leaders", folder, tmp_path / "described")) == 40
+    speak(folder / "One_Clip" / "0.wav")
+    with pytest.raises(SystemExit):
+        main(["prepare", "five_leaders", str(folder), "--output_dir", str(tmp_path / "described")])
+    assert "One_Clip holds fewer than three clips" in capsys.readouterr().err
+
+
+def test_a_sound_that_cannot_be_read_is_answered_in_a_sentence(tmp_path, capsys):
+    folder = timit(tmp_path / "unpacked")
+    for path in folder.rglob("*.[wW][aA][vV]"):
+        path.write_bytes(b"no sound")
+    with pytest.raises(SystemExit):
+        main(["prepare", "timit", str(folder), "--output_dir", str(tmp_path / "described")])
+    assert "is not laid out as docs/datasets.md says" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "column"), [("voxceleb1", "speaker_split"), ("librispeech", "split"), ("crema_d", "split"),
                          ("ravdess", "split"), ("timit", "split")]

@@ -36,6 +36,34 @@ def test_a_dotted_argument_is_an_entry_of_a_json_object():
     assert shared == {"config_overrides": {"a": 1}, "max_steps": 2}
     words = ["--config_overrides", '{"a": 1, "b": [3, 4]}', "--max_steps", "2", "--seed", "1"]
     assert ablation.as_words(ablation.merged(shared, cell)) == words
+    assert ablation.merged({**shared, "config_overrides": '{"a": 1}'}, cell) == ablation.merged(shared, cell)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"tasks": ["speaker"]}, "`tasks` names label columns"),
+        ({"vary": {"seed": 3}, "axis": "seed"}, "`vary` names arguments, each with a list"),
+        ({"vary": {"seed": []}, "axis": "seed"}, "`vary` names arguments, each with a list"),
+        ({"vary": {"density": [None, 0.5]}, "axis": "density"}, "Give the values of the axis 'density' names"),
+        ({"vary": {"density": [[1], [2]]}, "axis": "density"}, "Give the values of the axis 'density' names"),
+        ({"axis": "lambda"}, "The axis 'lambda' is not varied"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_refused_before_the_work(tmp_path, changes, complaint):
+    recipe = {
+        "title": "t",
+        "axis": "seed",
+        "vary": {"seed": [0]},
+        "pretrain": {},
+        "finetune": {},
+        "tasks": {"y": None},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
+    ablation.read_ablation(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe | changes))
+    with pytest.raises(ValueError, match=complaint):
+        ablation.read_ablation(tmp_path / "recipe.yaml")
 
 
 def test_a_recipe_with_an_unvaried_axis_or_unknown_entry_is_refused(tmp_path):

@@ -220,11 +220,22 @@ def test_choose_applies_so_many_distortions_to_each_clip_all_alike_often():
         ({"features": [{"choose": 2, "of": [{"name": "fader"}]}]}, "at least n distortions"),
         ({"features": [{"choose": 1, "of": [{"name": "fadr"}]}]}, "no distortion 'fadr'"),
         ({"features": [{"choose": 1, "name": "fader"}]}, "at least n distortions"),
+        ({"features": [{"choose": "1", "of": [{"name": "fader"}]}]}, "at least n distortions"),
+        ({"features": [{"of": [{"name": "fader"}], "p": 0.0}]}, "at least n distortions"),
+        ({"features": [{"choose": 1, "of": ["fader"]}]}, "not as 'fader'"),
+        ({"feature": []}, "holds the lists 'waveform' and 'features'"),
+        (["mixup"], "holds the lists 'waveform' and 'features'"),
+        ({"features": None}, "a list of distortions, not None"),
+        ({"features": {"name": "fader"}}, "a list of distortions"),
+        ({"features": ["mixup"]}, "not as 'mixup'"),
+        ({"features": [{"name": ["mixup"]}]}, "no distortion"),
+        ({"features": [{"name": "mixup", "ratio": [None, 1]}]}, "pair"),
+        ({"features": [{"name": "mixup", "ratio": ["a", "b"]}]}, "pair"),
     ],
 )
 def test_a_pipeline_that_cannot_be_is_refused_with_the_reason(lists, complaint):
     with pytest.raises(ValueError, match=complaint):
-        MBTAugmentation(**lists)
+        MBTAugmentation.from_dict(lists)
 
 
 @pytest.mark.gpu

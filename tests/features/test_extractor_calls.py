@@ -124,3 +124,12 @@ def test_a_missing_sampling_rate_is_warned_of():
     with CaptureLogger(feature_extraction_mbt.logger) as captured:
         MBTFeatureExtractor()(some_speech(8000))
     assert "Pass `sampling_rate`" in captured.out
+
+
+def test_views_of_arrays_and_foreign_byte_orders_are_read():
+    extractor, waveform = MBTFeatureExtractor(), np.random.default_rng(0).standard_normal(1600).astype(np.float32)
+    for same in (waveform[::-1][::-1], waveform.astype(">f4"), np.repeat(waveform, 2)[::2]):
+        np.testing.assert_array_equal(extractor(same, sampling_rate=16000).input_features[0],
+                                      extractor(waveform, sampling_rate=16000).input_features[0])  # fmt: skip
+    with pytest.raises(ValueError, match="at least a window"):
+        extractor(waveform, sampling_rate=16000, truncation=True, max_length=0)

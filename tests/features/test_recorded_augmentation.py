@@ -90,3 +90,9 @@ def test_a_folder_without_recordings_is_refused(tmp_path):
         MBTAugmentation(waveform=[{"name": "recorded_room"}])
     with pytest.raises(ValueError, match="'folder' of 'recorded_room' is a text, not 3"):
         MBTAugmentation(waveform=[{"name": "recorded_room", "folder": 3}])
+
+
+def test_a_silent_room_is_named(tmp_path):
+    record(tmp_path / "silent.wav", np.zeros(100))
+    with pytest.raises(ValueError, match=r"silent\.wav is silent"):
+        distort("recorded_room", some_waveforms(), tmp_path)

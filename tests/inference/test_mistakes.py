@@ -89,7 +89,11 @@ def test_the_output_is_checked_before_the_work(command, output, message, tmp_pat
         (["embed", "{model}", "{file}", "--output", "{empty}/e.npz", "--device", "tpu"], "--device cpu"),
         (["predict", "{model}", "{file}"], "holds an encoder and no classifier"),
         (["predict", "{model}", "{file}", "--top_k", "-1"], "at least 1"),
-        (["verify", "{model}", "{file}", "--trials", "{file}"], "is no text"),
+        (["verify", "{model}", "--trials", "{file}"], "is no text"),
+        (["verify", "{model}", "{file}", "--trials", "{file}"], "two sound files, or takes --trials"),
+        (["verify", "{model}", "{file}", "{file}", "--save_threshold"], "belong to --trials"),
+        (["verify", "{model}", "{file}", "{file}", "--trials_dir", "{empty}"], "belong to --trials"),
+        (["verify", "{model}", "--trials", "{file}", "--threshold", "0.3"], "--threshold is for two sound files"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(encoder, speech_folder, tmp_path, capsys, words, message):

@@ -19,7 +19,8 @@ from feature_extraction import MBTFeatureExtractor, to_waveform
 from mbt_speech.__main__ import main
 from mbt_speech.inference import sound_files
 from mbt_speech.inference.output_files import write_table
-from mbt_speech.inference.sound_files import find_recordings
+from mbt_speech.inference.sound_files import Recognizer, find_recordings
+from mbt_speech.inference.speech_encoder import SpeechEncoder
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
 from tests.support.embeddings import files_in
 from tests.support.sounds import SAMPLING_RATE, chirp
@@ -124,6 +125,26 @@ def test_a_long_recording_is_the_mean_of_its_windows(encoder, tmp_path):
         np.testing.assert_allclose(rows[row], embed_one(encoder, tmp_path / "piece.wav"), atol=1e-4)
     with np.load(tmp_path / "mean.npz") as saved:
         np.testing.assert_allclose(saved["embeddings"], [rows[:3].mean(0), rows[3]], atol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [0.33333, 1 / 3, 0.3, 0.271828])
+def test_windows_of_any_length_cover_the_whole_recording(encoder, tmp_path, seconds):
+    sf.write(tmp_path / "long.wav", chirp(3.0, 150, 0), SAMPLING_RATE)
+    recognizer = Recognizer(SpeechEncoder.from_pretrained(encoder), window_seconds=seconds)
+    windows = recognizer.embed_windows([tmp_path / "long.wav"])
+    assert len(windows.starts) == -(-3 * SAMPLING_RATE // round(seconds * SAMPLING_RATE))
+    assert (windows.starts[0], windows.ends[-1]) == (0.0, 3.0)
+    np.testing.assert_array_equal(windows.starts[1:], windows.ends[:-1])
+
+
+def test_files_below_a_folder_are_found_through_links_and_hidden_ones_are_not(tmp_path):
+    for name in ("real/a.wav", "real/._a.wav", "other/b.wav", ".hidden/c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "real" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "real" / "broken.wav").symlink_to(tmp_path / "gone.wav")
+    found = find_recordings([tmp_path / "real"])
+    assert found == [tmp_path / "real" / "a.wav", tmp_path / "real" / "linked" / "b.wav"]
 
 
 def test_the_probabilities_of_a_long_recording_are_the_mean_of_its_windows(classifier, tmp_path, capsys):

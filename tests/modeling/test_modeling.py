@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
@@ -180,6 +181,22 @@ def test_features_of_another_size_are_refused_with_the_size_that_fits():
 )
 def test_a_config_that_makes_no_encoder_is_refused(settings):
     with pytest.raises(Exception, match=r".+"):
+        MBTConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"frequency_strides": [0, 1, 1, 1]}, "Every size, depth and stride must be at least 1"),
+        ({"depths": [1, 1]}, "need one entry for each stage"),
+        (
+            {name: [] for name in ("hidden_sizes", "depths", "time_strides", "frequency_strides")},
+            "lists of one length",
+        ),
+    ],
+)
+def test_stages_that_cannot_be_are_refused_in_a_sentence(settings, sentence):
+    with pytest.raises(StrictDataclassError, match=sentence):
         MBTConfig(**settings)
 
 

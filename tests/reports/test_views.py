@@ -1,6 +1,7 @@
 """What people look at and listen to before they train."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.__main__ import main
+from mbt_speech.presets import PRESETS
+from mbt_speech.reports.views import crop_length
 from tests.support.sounds import SAMPLING_RATE, chirp
 
 
@@ -58,3 +61,15 @@ def test_a_file_that_is_no_sound_and_no_number_of_pairs_are_refused(tmp_path, ca
     with pytest.raises(SystemExit):
         main(["show", "x.wav", "--num_pairs", "0"])
     assert "--num_pairs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["show", "x.wav", "--crop_seconds", "0"])
+    assert "--crop_seconds must be at least 0.05" in capsys.readouterr().err
+
+
+def test_the_crop_is_as_long_as_those_of_the_run(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("preset: faithful\n")
+    args = Namespace(crop_seconds=None, run=tmp_path, preset="strong")
+    assert crop_length(args) == PRESETS["faithful"].crop_seconds != PRESETS["strong"].crop_seconds
+    (tmp_path / "recipe.yaml").write_text("preset: faithful\ncrop_seconds: 0.7\n")
+    assert crop_length(args) == 0.7
+    assert crop_length(Namespace(crop_seconds=None, run=None, preset="strong")) == PRESETS["strong"].crop_seconds
