@@ -134,9 +134,8 @@ def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
     """Returns the paths of all recordings, or None if some are inside the data set."""
     column = dataset.data.column(audio_column)
     fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
-    if "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks):
-        return None
-    if "array" in fields:
+    has_bytes = "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks)
+    if has_bytes or "array" in fields:
         return None
     if "path" not in fields and not pa.types.is_string(column.type):
         return None

@@ -113,11 +113,8 @@ class StreamedCrops(IterableDataset):
 
 def _fetched(audio: Any) -> Any:
     """Reads a file that lies elsewhere (a stream of plain sound files names it by its address)."""
-    if (
-        isinstance(audio, dict)
-        and audio.get("bytes") is audio.get("array") is None
-        and "://" in str(audio.get("path"))
-    ):
+    is_only_named = isinstance(audio, dict) and all(audio.get(key) is None for key in ("bytes", "array"))
+    if is_only_named and "://" in str(audio.get("path")):
         with fsspec.open(audio["path"], "rb") as file:
             return {"bytes": file.read(), "path": audio["path"]}  # pyright: ignore[reportAttributeAccessIssue]
     return audio
