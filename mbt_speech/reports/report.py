@@ -8,6 +8,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
@@ -103,8 +104,9 @@ class Gallery:
     def __init__(self, output_dir: Path):
         self.output_dir, self.folder = output_dir, output_dir / "pictures"
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("[0-9][0-9]*-*.png"):  # of the last report; other files are not ours
-            path.unlink()
+        for path in self.folder.iterdir():
+            if re.fullmatch(r"\d{2,3}-.+\.png", path.name):  # of the last report; other files are not ours
+                path.unlink()
 
     def new_path(self, name: str) -> Path:
         """Returns a path for a picture that is still to be drawn."""
