@@ -1,6 +1,6 @@
 """A checkpoint in PyTorch, as ONNX, and as ONNX in 8 bits: size, time, and what it does to the embeddings.
 
-    python -m benchmarks.export --model_folder runs/demo/mbt         # one CPU thread
+    python -m benchmarks.export --model_folder runs/demo/mbt0         # one CPU thread
     python -m benchmarks.export --preset strong                      # as it is initialized
 
 All three take waveforms, front end included. They take turns, so that a busy machine slows down all of them, and the

@@ -4,7 +4,8 @@
 
 Contenders take turns, so that a busy machine slows down all of them, and the fastest run of each is reported. All
 compute log-mels of 25 ms windows every 10 ms: librosa at our extractor's settings, to the same numbers;
-ASTFeatureExtractor 64 bands of one second, or as it comes, 128 bands padded to ten seconds.
+ASTFeatureExtractor 64 bands of one second, or as it comes, 128 bands padded to ten seconds, in NumPy where torchaudio
+is not installed. The step is that of the scripts.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from transformers import ASTFeatureExtractor
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 from mbt_speech.presets import PRESETS
+from mbt_speech.training.memory import keep_freed_memory
+from mbt_speech.training.optimization import create_optimizer
 from modeling_mbt import MBTForPreTraining
 
 NUM_CLIPS = 64
@@ -28,6 +31,7 @@ FLOAT32, BFLOAT16 = "network, objective, optimizer", "the same in bfloat16"
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.num_threads)
+    keep_freed_memory()  # as the scripts do
     print(f"torch {torch.__version__}, {args.num_threads} CPU threads, fastest run in ms")
     seconds = fastest_seconds(extractors(), args.seconds_per_table)
     ours = seconds["MBTFeatureExtractor"]
@@ -88,7 +92,8 @@ def step_parts() -> dict[str, Callable[[], object]]:
     extractor, augment, model = preset.extractor(), preset.augmenter(), MBTForPreTraining(preset.config())
     generator = torch.Generator().manual_seed(0)
     waveforms = 0.1 * torch.randn(BATCH_SIZE, int(preset.crop_seconds * extractor.sampling_rate), generator=generator)
-    optimizer = torch.optim.AdamW(model.parameters())
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = create_optimizer(model, 1e-3, 0.01)
     view_a, view_b = views(waveforms, extractor, augment, generator)
 
     def network(in_bfloat16: bool) -> None:

@@ -1,6 +1,6 @@
 """A page to try a checkpoint in the browser: classify a recording, map several, compare two.
 
-    python demo/app.py --encoder runs/demo/mbt --classifier runs/demo/gender_frozen
+    python demo/app.py --encoder runs/demo/mbt0 --classifier runs/demo/gender_frozen
 
 Without arguments, as on a Space, the models are those of MBT_ENCODER and MBT_CLASSIFIER: folders, or names on the Hub.
 Without these, in a clone, both are the small model that comes with it.
@@ -32,6 +32,7 @@ from feature_extraction import BadAudioError
 from mbt_speech.inference.sound_files import Recognizer
 from mbt_speech.inference.speech_encoder import SpeechClassifier, SpeechEncoder
 from mbt_speech.inference.verification import cosine_scores
+from mbt_speech.user_errors import explain_user_errors
 
 # Comes with a clone.
 SMALL_MODEL = Path(__file__).resolve().parent.parent / "models" / "mbt-synthetic"
@@ -280,7 +281,5 @@ def write_names(axes, points: np.ndarray, names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with explain_user_errors():
         main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{error}")

@@ -20,6 +20,7 @@ from transformers import Trainer, TrainingArguments
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor, to_waveform
 from feature_extraction.sound_sources import AUDIO_SUFFIXES
 from mbt_speech.presets import PRESETS
+from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
 
 
@@ -84,7 +85,7 @@ def main() -> None:
     args = parse_args()
     train, test = split(args.folder)
     if len(train) < args.batch_size:
-        raise SystemExit(
+        raise ValueError(
             f"{args.folder} has {len(train)} recordings to learn from, fewer than --batch_size: lower it."
         )
     preset = PRESETS[args.preset]
@@ -161,4 +162,5 @@ def arguments(args: argparse.Namespace, output_dir: Path, drop_last: bool = Fals
 
 
 if __name__ == "__main__":
-    main()
+    with explain_user_errors():
+        main()

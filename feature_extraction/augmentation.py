@@ -4,10 +4,12 @@ Axes: B clips, S samples, T frames, M features.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,13 +50,27 @@ FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
         lambda value: (
             isinstance(value, list | tuple)
             and len(value) == 2
-            and all(isinstance(end, int | float) for end in value)
+            and all(isinstance(end, int | float) and math.isfinite(end) for end in value)
             and value[0] <= value[1]
         ),
     ),
-    float: ("a number", lambda value: isinstance(value, int | float)),
+    float: ("a number", lambda value: isinstance(value, int | float) and math.isfinite(value)),
     int: ("a whole number", lambda value: isinstance(value, int)),
     str: ("a text", lambda value: isinstance(value, str)),
+}
+# What parameters may be, where other numbers divide by zero or mean nothing.
+LIMITS = {
+    "num_voices": (1, 1000),
+    "num_knots": (2, 1000),
+    "rt60_seconds": (0.01, 60.0),
+    "high_hz": (1.0, math.inf),
+    "rate": (0.1, 10.0),
+    "semitones": (-48.0, 48.0),
+    "time_scale": (0.01, 100.0),
+    "frequency_scale": (0.01, 100.0),
+    "ratio": (0.0, 1.0),
+    "width": (0.0, 1.0),
+    "p": (0.0, 1.0),
 }
 
 
@@ -103,17 +119,26 @@ class MBTAugmentation:
         Returns:
             features (B, T, M) and mask (B, T), as the model reads them.
         """
-        waveforms = self.distort_waveforms(waveforms, extractor.sampling_rate, generator)
+        waveforms = self.distort_waveforms(waveforms, extractor.sampling_rate, generator, lengths)
         features, mask = extractor.extract(waveforms, lengths)
         features = self.distort_features(features, generator, None if lengths is None else mask)
         return extractor.normalize(features, mask), mask
 
     @torch.no_grad()
-    def distort_waveforms(self, waveforms: Tensor, sampling_rate: int, generator: torch.Generator) -> Tensor:
-        """Distorts (B, S) at a rate in Hz; returns (B, S)."""
+    def distort_waveforms(
+        self, waveforms: Tensor, sampling_rate: int, generator: torch.Generator, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Distorts (B, S) at a rate in Hz; returns (B, S).
+
+        With lengths, (B,) in samples, noises go by the level of the clip's own samples, and `shift` turns these round.
+        To all other distortions, and without lengths, what follows a clip is silence that belongs to it.
+        """
 
         def distort(name: str, clips: Tensor, chosen: Tensor | slice, strengths: Step) -> Tensor:
-            return WAVEFORM_DISTORTIONS[name](clips, sampling_rate, generator, **strengths)
+            distortion = WAVEFORM_DISTORTIONS[name]
+            if lengths is not None and "lengths" in inspect.signature(distortion).parameters:
+                return distortion(clips, sampling_rate, generator, lengths[chosen], **strengths)
+            return distortion(clips, sampling_rate, generator, **strengths)
 
         return _distort(waveforms, self.waveform, distort, generator)
 
@@ -217,5 +242,6 @@ def _check_distortion(step: Step, distortions: Mapping[str, Callable[..., Tensor
         form, has_form = FORMS[kinds.get(parameter, str)]
         if not has_form(value):
             raise ValueError(f"{parameter!r} of {name!r} is {form}, not {value}.")
-    if not 0 <= step.get("p", 1.0) <= 1:
-        raise ValueError(f"The probability 'p' of {name!r} lies between 0 and 1, not at {step['p']}.")
+        low, high = LIMITS.get(parameter, (-math.inf, math.inf))
+        if not isinstance(value, str) and not all(low <= end <= high for end in np.ravel(value)):
+            raise ValueError(f"{parameter!r} of {name!r} lies between {low:g} and {high:g}, not at {value}.")

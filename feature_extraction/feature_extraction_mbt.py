@@ -31,6 +31,8 @@ BOUNDS = {
     "win_length": (2, 65_536),
     "n_fft": (2, 65_536),
 }
+PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
+MIN_VARIANCE = 1e-6  # of all features of a data set, in dB squared
 SAMPLES_PER_CHUNK = 1 << 18  # on a CPU: what stays in the cache, and in memory that need not be asked for each time
 
 RawClip = Sequence[float] | np.ndarray | Tensor
@@ -117,11 +119,13 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             `input_features` (B, T, M) float32 and `attention_mask` (B, T) int64, 1 for a clip's own frames.
 
         Raises:
-            ValueError: for another sampling rate, and for clips that are empty, shorter than a window, of several
-                channels, not of floats, or that hold NaN or infinity.
+            ValueError: for another sampling rate, an unknown `padding`, and for clips that are empty, shorter than a
+                window, of several channels, not of floats, or that hold NaN or infinity.
         """
         self._check_sampling_rate(sampling_rate)
         clips = [self._as_clip(clip, index) for index, clip in enumerate(_as_batch(raw_speech))]
+        if padding not in PADDINGS:
+            raise ValueError(f"`padding` is one of {', '.join(map(repr, PADDINGS))}, not {padding!r}.")
         if (truncation or padding == "max_length") and max_length is None:
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
         if truncation and max_length is not None and max_length < self.win_length:
@@ -176,7 +180,11 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         return features.masked_fill(~mask[..., None], self.padding_value)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "MBTFeatureExtractor":
-        """Sets `mean` and `std` to those of a data set: batches of waveforms (B, S) and lengths (B,) or None."""
+        """Sets `mean` and `std` to those of a data set: batches of waveforms (B, S) and lengths (B,) or None.
+
+        Raises:
+            ValueError: There is no batch, or all features are the same, as of silence.
+        """
         count, total, total_of_squares = 0, 0.0, 0.0
         for waveforms, lengths in batches:
             features, mask = self.extract(waveforms, lengths)
@@ -184,21 +192,25 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             count += own_features.numel()
             total += own_features.sum().item()
             total_of_squares += own_features.square().sum().item()
-        self.mean = total / count
-        self.std = math.sqrt(total_of_squares / count - self.mean**2)
+        mean = total / max(count, 1)
+        variance = total_of_squares / max(count, 1) - mean**2
+        if variance < MIN_VARIANCE:
+            raise ValueError("Mean and deviation cannot be taken of no recordings, or of silence alone.")
+        self.mean, self.std = mean, math.sqrt(variance)
         return self
 
     def _decibels(self, waveforms: Tensor) -> Tensor:
         """Computes (B, T, M) of (B, S)."""
         if self.frequency_scale == "linear":
-            power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)[..., self._kept_bins()]
+            power = power_spectrogram(waveforms, self.n_fft, self.win_length, self.hop_length)[..., self.kept_bins()]
         else:
             parts = squared_parts(waveforms, self.n_fft, self.win_length, self.hop_length)
             blocks = mel_blocks(self._mel_arguments(), parts.device)
             power = torch.cat([parts[..., bins] @ weights for bins, weights in blocks], dim=-1)
         return power.clamp_(min=self.power_floor).log10_().mul_(10)
 
-    def _kept_bins(self) -> slice:
+    def kept_bins(self) -> slice:
+        """Returns which Fourier bins a linear frequency scale keeps."""
         hz_per_bin = self.sampling_rate / self.n_fft
         return slice(math.ceil(self.min_frequency / hz_per_bin), math.floor(self.max_frequency / hz_per_bin) + 1)
 
@@ -235,7 +247,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("Give both `mean` and `std`, or neither to normalize each clip by itself.")
         if self.padding_side != "right":
             raise ValueError("Clips are padded at their end: leave `padding_side` at 'right'.")
-        num_bins = self._kept_bins().stop - self._kept_bins().start
+        num_bins = self.kept_bins().stop - self.kept_bins().start
         if self.frequency_scale == "mel" and self._has_empty_bands():
             raise ValueError("Some mel bands lie between two Fourier bins: lower `feature_size` or raise `n_fft`.")
         if self.frequency_scale == "linear" and self.feature_size != num_bins:

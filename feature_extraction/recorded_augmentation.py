@@ -22,14 +22,20 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def recorded_noise(
-    waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, folder: str, snr_db: Bounds = (5, 20)
+    waveforms: Tensor,
+    sampling_rate: int,
+    generator: torch.Generator,
+    lengths: Tensor | None = None,
+    *,
+    folder: str,
+    snr_db: Bounds = (5, 20),
 ) -> Tensor:
     """Adds a random piece of a folder's recordings, strung together, at a signal-to-noise ratio in dB."""
     num_clips, num_samples = waveforms.shape
     noise = _noise(folder, sampling_rate, waveforms.device)
     starts = (uniform((0, 1), (num_clips, 1), waveforms, generator).double() * len(noise)).long()
     positions = (starts + torch.arange(num_samples, device=waveforms.device)) % len(noise)
-    return add_at_snr(waveforms, noise[positions], snr_db, generator)
+    return add_at_snr(waveforms, noise[positions], snr_db, generator, lengths)
 
 
 def recorded_room(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, folder: str) -> Tensor:

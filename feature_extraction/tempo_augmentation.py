@@ -1,7 +1,8 @@
 """Distortions of a waveform's time axis: shift, speed, tempo, pitch.
 
 Every distortion takes a batch of waveforms (B, S), their sampling rate in Hz and the generator of all its randomness,
-draws its parameters for each clip, and returns (B, S). Bounds are pairs [lowest, highest] of a uniform distribution.
+draws its parameters for each clip, and returns (B, S); `shift` also takes the clips' lengths in samples, (B,). Bounds
+are pairs [lowest, highest] of a uniform distribution.
 
 Axes: B clips, S samples, T frames, F bins of the short-time Fourier transform.
 """
@@ -22,12 +23,19 @@ OVERSAMPLING = 2
 
 
 def shift(
-    waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, fraction: Bounds = (-0.5, 0.5)
+    waveforms: Tensor,
+    sampling_rate: int,
+    generator: torch.Generator,
+    lengths: Tensor | None = None,
+    *,
+    fraction: Bounds = (-0.5, 0.5),
 ) -> Tensor:
     """Turns each clip round in time by a fraction of its length: what leaves at one end returns at the other."""
     num_clips, num_samples = waveforms.shape
-    steps = (uniform(fraction, (num_clips, 1), waveforms, generator) * num_samples).long()
-    return waveforms.gather(1, (torch.arange(num_samples, device=waveforms.device) - steps) % num_samples)
+    lengths = torch.full((num_clips,), num_samples, device=waveforms.device) if lengths is None else lengths
+    steps = (uniform(fraction, (num_clips, 1), waveforms, generator) * lengths[:, None]).long()
+    places = torch.arange(num_samples, device=waveforms.device)
+    return waveforms.gather(1, torch.where(places < lengths[:, None], (places - steps) % lengths[:, None], places))
 
 
 def speed(waveforms: Tensor, sampling_rate: int, generator: torch.Generator, *, rate: Bounds = (0.9, 1.1)) -> Tensor:

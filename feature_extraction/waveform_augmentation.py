@@ -1,7 +1,8 @@
 """Distortions of waveforms: level, noise, room, channel.
 
 Every distortion takes a batch of waveforms (B, S), their sampling rate in Hz and the generator of all its randomness,
-draws its parameters for each clip, and returns (B, S). Bounds are pairs [lowest, highest] of a uniform distribution.
+draws its parameters for each clip, and returns (B, S); noises also take the clips' lengths in samples, (B,). Bounds
+are pairs [lowest, highest] of a uniform distribution.
 
 Axes: B clips, S samples, F bins of a Fourier transform of the whole clip, K knots of a curve over frequency.
 """
@@ -42,6 +43,7 @@ def noise(
     waveforms: Tensor,
     sampling_rate: int,
     generator: torch.Generator,
+    lengths: Tensor | None = None,
     *,
     snr_db: Bounds = (5, 30),
     exponent: Bounds = (0, 2),
@@ -52,13 +54,14 @@ def noise(
     color = frequencies ** (-_per_clip(exponent, waveforms, generator) / 2)
     spectrum = torch.view_as_complex(normal((*color.shape, 2), waveforms, generator)).mul_(color)
     noises = torch.fft.irfft(spectrum, _fft_length(num_samples))[:, :num_samples]
-    return add_at_snr(waveforms, noises, snr_db, generator)
+    return add_at_snr(waveforms, noises, snr_db, generator, lengths)
 
 
 def babble(
     waveforms: Tensor,
     sampling_rate: int,
     generator: torch.Generator,
+    lengths: Tensor | None = None,
     *,
     snr_db: Bounds = (5, 20),
     num_voices: int = 3,
@@ -67,7 +70,7 @@ def babble(
     if len(waveforms) == 1:
         return waveforms
     voices = torch.stack([other_clips(waveforms, generator) for _ in range(num_voices)])
-    return add_at_snr(waveforms, _at_unit_power(waveforms)[voices].sum(0), snr_db, generator)
+    return add_at_snr(waveforms, _at_unit_power(waveforms)[voices].sum(0), snr_db, generator, lengths)
 
 
 def reverberation(
@@ -117,10 +120,17 @@ def band_limit(
     return _filter(waveforms, ((1 + below ** (2 * FILTER_ORDER)) * (1 + above ** (2 * FILTER_ORDER))).rsqrt())
 
 
-def add_at_snr(waveforms: Tensor, noises: Tensor, snr_db: Bounds, generator: torch.Generator) -> Tensor:
-    """Adds noises (B, S) of any level at signal-to-noise ratios in dB; to silence they add nothing."""
-    level = waveforms.square().mean(1, keepdim=True).sqrt() * 10 ** (-_per_clip(snr_db, waveforms, generator) / 20)
-    return waveforms + level * _at_unit_power(noises)
+def add_at_snr(
+    waveforms: Tensor, noises: Tensor, snr_db: Bounds, generator: torch.Generator, lengths: Tensor | None = None
+) -> Tensor:
+    """Adds noises (B, S) of any level at signal-to-noise ratios in dB; to silence they add nothing.
+
+    The level of a clip is that of its own samples, `lengths` (B,) of them, behind which there are zeros.
+    """
+    power = waveforms.square().mean(1, keepdim=True)
+    if lengths is not None:
+        power = power * (waveforms.shape[1] / lengths[:, None])
+    return waveforms + power.sqrt() * 10 ** (-_per_clip(snr_db, waveforms, generator) / 20) * _at_unit_power(noises)
 
 
 def convolve(waveforms: Tensor, impulse_responses: Tensor) -> Tensor:

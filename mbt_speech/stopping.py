@@ -19,12 +19,22 @@ class Stopped(KeyboardInterrupt):
         self.number, self.exit_code = number, 128 + number  # as shells have it
 
 
-def stop_in_one_line() -> None:
-    """Ends this process in one line for the rest of its life, also while modules are imported.
+class StoppedAfterSaving(SystemExit):
+    """The end, with exit code 0, of a script that a signal told to stop, after it has saved all that it did."""
 
-    Processes that are forked from it end as they would without.
-    """
-    os.register_at_fork(after_in_child=_restore)
+    def __init__(self, number: int):
+        super().__init__(0)
+        self.number = number
+
+    def as_signal(self, advice: str) -> Stopped:
+        """Returns what the signal would have been without the script, with a sentence more."""
+        stopped = Stopped(self.number)
+        stopped.args = (f"{stopped} {advice}",)
+        return stopped
+
+
+def stop_in_one_line() -> None:
+    """Ends this process in one line for the rest of its life, also while modules are imported."""
     _set_handlers()
     sys.excepthook, sys.unraisablehook = _tell, _send_again
 
@@ -48,22 +58,6 @@ def stops_in_one_line() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-@contextmanager
-def stopping_put_off() -> Iterator[None]:
-    """Lets a signal that tells to stop wait until the end of the block, which is what must not be half done."""
-    arrived: list[int] = []
-    handled = [number for number in SIGNALS if _can_set() and signal.getsignal(number) is _stop]
-    for number in handled:
-        signal.signal(number, lambda number, frame: arrived.append(number))
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, _stop)
-        if arrived:
-            raise Stopped(arrived[0])
-
-
 def _set_handlers() -> None:
     for number in SIGNALS if _can_set() else ():
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not what nohup ignores
@@ -76,12 +70,6 @@ def _can_set() -> bool:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
-
-
-def _restore() -> None:
-    for number in SIGNALS:
-        if signal.getsignal(number) is _stop:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -99,3 +87,13 @@ def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
         again.start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _restore() -> None:
+    """Lets a process that was forked end as it would have."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_restore)

@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ EXIT_CODE = 2
 HUB_NAME = r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*"
 LOCAL_FOLDERS = ("runs",)
 """Where the scripts' examples write to: what is named so and is not there was never trained, or elsewhere."""
-USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, subprocess.CalledProcessError)
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 @contextmanager
@@ -68,8 +67,6 @@ def redact(text: str, token: str | None = None) -> str:
 
 def as_sentence(error: BaseException) -> str:
     """Returns what an error says, without codes and types."""
-    if isinstance(error, subprocess.CalledProcessError):
-        return f"The command above ended with exit code {error.returncode}."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:

@@ -191,6 +191,8 @@ class MBTConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"`{name}` must be a finite number and is {value}.")
+        if self.redundancy_loss_weight < 0:
+            raise ValueError(f"`redundancy_loss_weight` must be at least 0 and is {self.redundancy_loss_weight}.")
         if sum(self.depths) > MAX_LAYERS or max(*self.time_strides, *self.frequency_strides) > MAX_LAYERS:
             raise ValueError(f"`depths` {self.depths} and strides may not go beyond {MAX_LAYERS}: use smaller ones.")
         channels = [self.embedding_size or 1, *self.hidden_sizes]

@@ -72,7 +72,8 @@ def cpc_loss(z_a: Tensor, z_b: Tensor, temperature: float = 0.1) -> ObjectiveOut
         of the sum's logarithm, which spreads the frames; and their sum, log(N + T' - 1) where all frames are the same.
 
     Raises:
-        ValueError: if the shapes differ or have other axes, or the whole batch holds fewer than two clips.
+        ValueError: if the shapes differ or have other axes, the whole batch holds fewer than two clips, or none of
+            them is long enough for a prediction.
     """
     with whole_batch(z_a, z_b, ("clips", "frames", "predictions", "dimensions")) as (z_a, z_b, sizes):
         attraction, spread = (_mean_terms(z_a, sizes, temperature) + _mean_terms(z_b, sizes, temperature)) / 2
@@ -87,6 +88,8 @@ def _mean_terms(z: Tensor, sizes: list[int], temperature: float) -> Tensor:
     spread = (_candidates(z, latents, predictions, sizes) / temperature).logsumexp(-1)
     sums = torch.stack([(attraction * predicted).sum(), (spread * predicted).sum(), predicted.sum()])
     *sums, number = sum_over_processes(sums, sizes)
+    if number == 0:
+        raise ValueError("Predictive coding has no frame to predict here: every clip is too short. Take longer ones.")
     return torch.stack(sums) / number
 
 

@@ -226,7 +226,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
             attention_mask_b: 1 for real frames of the second view, (B, T).
             return_loss: Compute the objective.
             output_hidden_states: Also return the encoder's `hidden_states` of both views, as `MBTModel` does.
-            return_dict: Return a tuple if `False`.
+            return_dict: Return a tuple if `False`, the loss first.
             kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
@@ -235,18 +235,13 @@ class MBTForPreTraining(MBTPreTrainedModel):
         """
         hidden = _wants_hidden_states(self, output_hidden_states)
         representations, projections, hidden_states = self._view(input_features, attention_mask, hidden)
-        output = MBTForPreTrainingOutput(
-            projections=projections, representations=representations, hidden_states=hidden_states
-        )
+        values = {"projections": projections, "representations": representations, "hidden_states": hidden_states}
         if input_features_b is not None:
             view = self._view(input_features_b, attention_mask_b, hidden)
-            output["representations_b"], output["projections_b"] = view[:2]
-            if hidden:
-                output["hidden_states_b"] = view[2]
+            values |= dict(zip(("representations_b", "projections_b", "hidden_states_b"), view, strict=True))
             if return_loss:
-                objective = self.compare(output["projections"], output["projections_b"])
-                for name, value in objective._asdict().items():
-                    output[name] = value
+                values |= self.compare(projections, view[1])._asdict()
+        output = MBTForPreTrainingOutput(**values)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     def compare(self, projections: Tensor, projections_b: Tensor) -> ObjectiveOutput:

@@ -4,6 +4,7 @@ Axes: N pairs in the batch of all processes together, n pairs of this process, D
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,15 @@ OBJECTIVES: dict[str, Callable[..., ObjectiveOutput]] = {
     "mmcr": mmcr_loss,
     "sigreg": sigreg_loss,
     "cpc": cpc_loss,
+}
+# The least of hyper-parameters that divide, or of which there must be some; all others are at least 0.
+LEAST = {
+    "temperature": 1e-4,
+    "distortion": 1e-4,
+    "kernel_scale": 1e-4,
+    "t_max": 1e-4,
+    "num_knots": 2,
+    "num_directions": 1,
 }
 OWN_NORMALIZATIONS = {"bt": "batch", "mbt": "l2"}  # of the others: "none"
 
@@ -100,6 +110,12 @@ def validate_objective(
             f"Objective {objective!r} takes no {', '.join(unknown)} in objective_kwargs, which may hold: "
             f"{', '.join(known) or 'nothing'}."
         )
+    for name, value in (objective_kwargs or {}).items():
+        least = LEAST.get(name, 0)
+        if value is None and name == "seed":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+            raise ValueError(f"{name!r} of objective {objective!r} is a number of at least {least}, not {value!r}.")
 
 
 def _refusal_of_combination(objective: str, normalization: str) -> str | None:

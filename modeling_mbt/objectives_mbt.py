@@ -108,7 +108,7 @@ def cross_correlation(
     Raises:
         ValueError: As `barlow_twins_loss`, or the normalization is unknown or has no effect.
     """
-    validate_normalization(latent_normalization, latent_normalization_strength)
+    validate_normalization(latent_normalization, latent_normalization_strength, z_a.shape[-1])
     with whole_batch(z_a, z_b) as (z_a, z_b, sizes):
         a, b = (normalized(z, latent_normalization, latent_normalization_strength, sizes) for z in (z_a, z_b))
         return sum_over_processes(a.T @ b, sizes) / sum(sizes)
@@ -121,7 +121,7 @@ def correlation_statistics(
 
     C is that of `cross_correlation`, whose arguments and errors these are; it is not built where N < D.
     """
-    validate_normalization(latent_normalization, latent_normalization_strength)
+    validate_normalization(latent_normalization, latent_normalization_strength, z_a.shape[-1])
     with whole_batch(z_a, z_b) as (z_a, z_b, sizes):
         a, b = (normalized(z, latent_normalization, latent_normalization_strength, sizes) for z in (z_a, z_b))
         diagonal, redundancy = diagonal_and_redundancy(a, b, sizes)

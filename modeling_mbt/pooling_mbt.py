@@ -94,18 +94,19 @@ def input_statistics(features: Tensor, attention_mask: Tensor) -> Tensor:
 
 def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Computes mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
-    real = mask.unsqueeze(-1).to(features.dtype)
-    count = real.sum(dim=1).clamp(min=1)
-    mean = (features * real).sum(dim=1) / count
-    variance = ((features - mean.unsqueeze(1)).square() * real).sum(dim=1) / count
-    maximum = features.masked_fill(real == 0, torch.finfo(features.dtype).min).amax(dim=1)
-    return mean, variance.clamp(min=MIN_VARIANCE).sqrt(), maximum
+    values, real = features.float(), mask.unsqueeze(-1).float()  # sums over minutes are beyond float16
+    count = real.sum(dim=1)
+    mean = (values * real).sum(dim=1) / count.clamp(min=1)
+    variance = ((values - mean.unsqueeze(1)).square() * real).sum(dim=1) / count.clamp(min=1)
+    maximum = values.masked_fill(real == 0, torch.finfo(values.dtype).min).amax(dim=1) * (count > 0)
+    deviation = variance.clamp(min=MIN_VARIANCE).sqrt()
+    return mean.to(features.dtype), deviation.to(features.dtype), maximum.to(features.dtype)
 
 
 def _slopes(features: Tensor, num_frames: Tensor) -> Tensor:
     """Fits a line through each frame and `SLOPE_FRAMES` on either side, ends being repeated; its slope, (B, T, M)."""
     places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
-    last = num_frames.unsqueeze(1).to(places.dtype) - 1
+    last = (num_frames.unsqueeze(1).to(places.dtype) - 1).clamp(min=0)
 
     def at(places: Tensor) -> Tensor:
         return features.gather(1, places.clamp(min=0).minimum(last).unsqueeze(-1).expand_as(features))

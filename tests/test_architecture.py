@@ -23,7 +23,8 @@ FLOORS = [
     ("mbt_speech.probing",),
     ("mbt_speech.training",),
     ("mbt_speech.reports",),
-    ("mbt_speech.experiments", "mbt_speech.__main__", "run_pretrain", "run_finetune", "demo", "examples"),
+    ("run_pretrain", "run_finetune"),
+    ("mbt_speech.experiments", "mbt_speech.__main__", "demo", "examples"),
     ("benchmarks",),
     ("tests",),
 ]

@@ -47,8 +47,8 @@ def test_every_public_set_is_a_command():
         (["ablation", "{tmp_path}/none.yaml"], "{tmp_path}/none.yaml cannot be read: No such file or directory."),
         (["verify", "x", "a.wav"], "`mbt verify` compares two sound files, or takes --trials."),
         (["embed", "{tmp_path}", "{tmp_path}", "--output", "x.npz"], "There are no sound files in {tmp_path}."),
-        (["demo"], "`mbt demo`, `mbt real` and `mbt ablation` run the scripts"),
-        (["real"], "`mbt demo`, `mbt real` and `mbt ablation` run the scripts"),
+        (["demo"], "`mbt demo`, `mbt real` and `mbt ablation` run the recipes"),
+        (["real"], "`mbt demo`, `mbt real` and `mbt ablation` run the recipes"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(words, message, tmp_path, monkeypatch, capsys):

@@ -13,9 +13,8 @@ from transformers import AutoModelForPreTraining
 import run_pretrain
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.training import launch
-from mbt_speech.training.run_log import read_log
 from tests.support.processes import run_in_two_processes, tell_accelerate
-from tests.support.runs import TINY_RUN
+from tests.support.runs import TINY_RUN, losses
 
 ROOT = Path(run_pretrain.__file__).parent
 ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no",
@@ -32,10 +31,6 @@ def start(launcher, speech_folder, output_dir, *words):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def losses(output_dir):
-    return [line["loss"] for line in read_log(output_dir)]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Recipes, configurations of accelerate, and the command line that reads them."""
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -25,17 +25,12 @@ def test_every_recipe_names_arguments_that_differ_from_the_defaults(recipe):
     words = [str(recipe), *(() if "output_dir" in values else ("--output_dir", "x"))]
     words += () if {"train_dir", "dataset_name"} & set(values) else ("--train_dir", "x")
     args = parse_arguments(arguments_class, words if pretraining else [*words, "--model_name_or_path", "m"])
-    defaults = {f.name: f.default for f in fields(arguments_class)}
+    defaults = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(arguments_class)
+    }
     for name, value in values.items():
         assert getattr(args, name) == (json.dumps(value) if isinstance(value, dict) else value)
         assert value != defaults[name], f"{recipe.name}: {name} is the default"
-
-
-def test_an_unknown_argument_in_a_recipe_is_told_the_nearest_right_one(tmp_path, capsys):
-    (tmp_path / "recipe.yaml").write_text("learning_rat: 1")
-    with pytest.raises(SystemExit):
-        parse_arguments(PretrainArguments, [str(tmp_path / "recipe.yaml")])
-    assert "unknown argument learning_rat: did you mean learning_rate?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ACCELERATE_CONFIGS, ids=lambda path: path.stem)

@@ -29,7 +29,7 @@ def test_it_is_small_and_computes_in_single_precision():
 
 
 def test_its_card_says_that_the_speech_was_synthetic():
-    assert "synthetic" in (SMALL_MODEL / "README.md").read_text(encoding="utf-8")
+    assert "built-in **synthetic** corpus" in (SMALL_MODEL / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

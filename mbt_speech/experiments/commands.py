@@ -1,78 +1,80 @@
-"""The scripts' own commands, shown and run: what the demo and the ablations are made of."""
+"""The scripts' own commands, shown and run one after the other: what the demo and the ablations are made of.
 
-import os
+They run in this process, because each new one would spend ten seconds of two CPU cores on its imports.
+"""
+
 import shlex
-import signal
-import subprocess
-import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mbt_speech.stopping import stopping_put_off
+from mbt_speech.corpora.prepare import add_arguments
+from mbt_speech.stopping import StoppedAfterSaving
+from mbt_speech.user_errors import require
 
-STOP_SECONDS = 60.0  # for a step of training and its checkpoint
+GO_ON = "Call the same command again to go on from there."
+
+
+def prepare(*words: str) -> None:
+    """Prepares a data set."""
+    run(("mbt", "prepare"), _prepare, words)
 
 
 def pretrain(*words: str, output_dir: Path) -> None:
-    """Pre-trains, from the last checkpoint if there is one.
-
-    Raises:
-        ValueError: It was told to stop before its end.
-    """
-    run("run_pretrain.py", *words, "--resume_from_checkpoint", "auto", "--output_dir", str(output_dir))
-    if not _is_pretrained(output_dir):
-        raise ValueError(f"Pre-training of {output_dir} was stopped: call the same command again to go on from there.")
+    """Pre-trains, from the last checkpoint if there is one."""
+    words = (*words, "--resume_from_checkpoint", "auto", "--output_dir", str(output_dir))
+    run(("python", "run_pretrain.py"), _pretrain, words)
 
 
 def pretrain_once(*words: str, output_dir: Path) -> None:
-    """Pre-trains unless that was done; errors as of `pretrain`."""
-    if not _is_pretrained(output_dir):
+    """Pre-trains unless that was done."""
+    if not (output_dir / "README.md").is_file():  # the card is written last
         pretrain(*words, output_dir=output_dir)
-
-
-def _is_pretrained(output_dir: Path) -> bool:
-    return (output_dir / "README.md").is_file()  # the card is written last
 
 
 def finetune(*words: str, output_dir: Path) -> None:
     """Fits classifiers, those that are left."""
-    run("run_finetune.py", *words, "--output_dir", str(output_dir))
+    run(("python", "run_finetune.py"), _finetune, (*words, "--output_dir", str(output_dir)))
 
 
-def run(*words: str) -> None:
-    """Shows a command and runs it.
+def run(command: Sequence[str], main: Callable[[list[str]], None], words: Sequence[str]) -> None:
+    """Shows a command with its words, and calls what it does with these.
 
     Raises:
-        ValueError: The scripts are not here.
-        CalledProcessError: The command fails.
+        ValueError: The recipes are not here.
+        KeyboardInterrupt: A signal told to stop.
     """
-    if not Path("run_pretrain.py").is_file():
+    if not Path("recipes").is_dir():
         raise ValueError(
-            "`mbt demo`, `mbt real` and `mbt ablation` run the scripts and recipes of a clone: call them in its "
-            "folder."
+            "`mbt demo`, `mbt real` and `mbt ablation` run the recipes of a clone: call them in its folder."
         )
-    shown = shlex.join(["python", *words])
-    shown = shown.replace("python -m mbt_speech ", "mbt ")
-    print(f"\n$ {shown}", flush=True)
-    child = None
+    print(f"\n$ {shlex.join([*command, *words])}", flush=True)
     try:
-        with stopping_put_off():  # or else a child could be there that nobody knows of
-            # Of a session of its own: Ctrl-C reaches this process alone, which passes it on once.
-            child = subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, start_new_session=True)
-        exit_code = child.wait()
+        main(list(words))
+    except StoppedAfterSaving as end:
+        raise end.as_signal(GO_ON) from None
     except KeyboardInterrupt as stopped:
-        if child is not None:
-            _stop(child)
-        stopped.args = (f"{stopped} Call the same command again to go on from there.",)
+        stopped.args = (f"{stopped} {GO_ON}",)
         raise
-    if exit_code:
-        raise subprocess.CalledProcessError(exit_code, shown)
 
 
-def _stop(child: subprocess.Popen) -> None:
-    """Ends a child and all that it has started, once it had time to save where it is."""
-    try:
-        child.terminate()
-        child.wait(STOP_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def _prepare(words: list[str]) -> None:
+    parser = ArgumentParser(prog="mbt prepare")
+    add_arguments(parser)
+    args = parser.parse_args(words)
+    args.main(args)
+
+
+def _pretrain(words: list[str]) -> None:
+    _start_anew()
+    require("run_pretrain", "train", "Pre-training").main(words)
+
+
+def _finetune(words: list[str]) -> None:
+    _start_anew()
+    require("run_finetune", "train", "Fine-tuning").main(words)
+
+
+def _start_anew() -> None:
+    """Lets go of the accelerator that the command before used: this one may ask for another precision."""
+    require("accelerate.state", "train", "Training").AcceleratorState._reset_state(reset_partial_state=True)

@@ -7,6 +7,7 @@ continues one that was stopped.
 import json
 import time
 from argparse import ArgumentParser, Namespace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.reports.tables import markdown_table
 from mbt_speech.training.run_log import read_log
 
-from .commands import finetune, pretrain_once, run
+from .commands import finetune, prepare, pretrain_once
 
 OUTPUT_DIR = Path("runs/demo")
 OBJECTIVES = ("bt", "mbt")
+SEEDS = (0, 1)
+"""Of pre-training; that of the first encoder is also that of what is fine-tuned."""
 # A demo that was stopped goes on where it was.
 CONTINUE = ("--resume_from_checkpoint", "auto")
 TASKS = {"speaker": "speaker_split", "gender": "split", "keyword": "split"}
@@ -45,12 +48,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     """Runs every step, then draws and prints what came out."""
     start = time.perf_counter()
-    run("-m", "mbt_speech", "prepare", SYNTHETIC, "--size", "small")
-    for objective in OBJECTIVES:
-        words = ("recipes/demo_pretrain.yaml", "--objective", objective)
-        pretrain_once(*words, output_dir=OUTPUT_DIR / objective)
-    encoders = [str(OUTPUT_DIR / objective) for objective in OBJECTIVES]
-    methods_of = {"frozen": [*encoders, RANDOM, STATS], "full": encoders, "supervised": [SUPERVISED]}
+    prepare(SYNTHETIC, "--size", "small")
+    for seed, objective in product(SEEDS, OBJECTIVES):
+        words = ("recipes/demo_pretrain.yaml", "--objective", objective, "--seed", str(seed))
+        pretrain_once(*words, output_dir=encoder_dir(objective, seed))
+    encoders = [str(encoder_dir(objective, seed)) for seed, objective in product(SEEDS, OBJECTIVES)]
+    methods_of = {
+        "frozen": [*encoders, RANDOM, STATS],
+        "full": encoders[: len(OBJECTIVES)],
+        "supervised": [SUPERVISED],
+    }
     for task, split_column in TASKS.items():
         data = ("--label_column_name", task, "--split_column_name", split_column, *CONTINUE)
         for name, methods in methods_of.items():
@@ -61,26 +68,37 @@ def main(args: Namespace) -> None:
     print(closing_line(f"The demo took {minutes:.1f} minutes; everything is in {OUTPUT_DIR}", "mbt", "report"))
 
 
+def encoder_dir(objective: str, seed: int) -> Path:
+    """Returns the folder of an encoder."""
+    return OUTPUT_DIR / f"{objective}{seed}"
+
+
 def collect() -> pd.DataFrame:
-    """Gathers the results of all tasks: a row for each task, method and seed."""
+    """Gathers the results of all tasks: a row for each task, method and seeds."""
     sweeps = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(OUTPUT_DIR.glob(f"*_*/{SWEEP_NAME}"))]
     results = pd.DataFrame([row for sweep in sweeps for row in sweep["results"]])
-    names = results["method"].map(lambda method: Path(method).name)
-    keys = names.where(~names.isin(OBJECTIVES), names + " " + results["encoder"])
-    results["method"] = pd.Categorical(keys.map(METHOD_NAMES.get), list(METHOD_NAMES.values()), ordered=True)
+    places = {str(encoder_dir(one, seed)): (one, seed) for seed, one in product(SEEDS, OBJECTIVES)}
+    named = [places.get(method, (method, None)) for method in results["method"]]
+    keys = [
+        f"{name} {kind}" if name in OBJECTIVES else name
+        for (name, _), kind in zip(named, results["encoder"], strict=True)
+    ]
+    results["pretraining_seed"] = [seed for _, seed in named]
+    results["method"] = pd.Categorical([METHOD_NAMES[key] for key in keys], list(METHOD_NAMES.values()), ordered=True)
     results["task"] = pd.Categorical(results["task"], list(TASKS), ordered=True)
-    return results.sort_values(["task", "method", "seed"]).reset_index(drop=True)
+    return results.sort_values(["task", "method", "pretraining_seed", "seed"]).reset_index(drop=True)
 
 
 def report(results: pd.DataFrame) -> None:
     """Writes results.csv and the pictures, and prints the table."""
     results.assign(data=SYNTHETIC).to_csv(OUTPUT_DIR / "results.csv", index=False)
     share = f"{100 * results['label_fraction'].iloc[0]:g} % of the labels"
-    logs = {objective.upper(): read_log(OUTPUT_DIR / objective) for objective in OBJECTIVES}
+    shown = {objective: encoder_dir(objective, SEEDS[0]) for objective in OBJECTIVES}
+    logs = {objective.upper(): read_log(folder) for objective, folder in shown.items()}
     draw_losses(OUTPUT_DIR / "loss.png", logs, "Pre-training on synthetic speech")
     matrices = {}
-    for objective in OBJECTIVES:
-        with np.load(OUTPUT_DIR / objective / "cross_correlation.npz") as saved:
+    for objective, folder in shown.items():
+        with np.load(folder / "cross_correlation.npz") as saved:
             matrices |= {f"{objective.upper()} {moment} pre-training": saved[moment] for moment in ("before", "after")}
     draw_cross_correlations(
         OUTPUT_DIR / "cross_correlation.png", matrices, "Cross-correlation of latents, synthetic speech"

@@ -17,7 +17,7 @@ from mbt_speech.reports.accuracy_pictures import draw_accuracies, draw_curves
 from mbt_speech.reports.label_curves import compare_pretrainings
 from mbt_speech.training.estimate import cpu_multiplies_bfloat16
 
-from .commands import finetune, pretrain_once, run
+from .commands import finetune, prepare, pretrain_once
 from .demo import METHOD_NAMES, OBJECTIVES, to_markdown
 
 DATA_DIR, OUTPUT_DIR = Path("data/debian_speech"), Path("runs/real")
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Runs every step that is left, then draws and prints what came out."""
-    run("-m", "mbt_speech", "prepare", "debian_speech", "--output_dir", str(DATA_DIR))
+    prepare("debian_speech", "--output_dir", str(DATA_DIR))
     encoders = []
     for seed, objective in product(args.seed, OBJECTIVES):
         encoders.append(encoder_dir(objective, seed))

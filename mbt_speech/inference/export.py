@@ -26,6 +26,7 @@ from mbt_speech.closing_line import closing_line
 from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
+from .output_files import check_output
 from .speech_encoder import SpeechEncoder
 
 EXTRA, PURPOSE = "export", "Export"
@@ -155,6 +156,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Exports, and prints what the file takes, gives, weighs, and by how much it differs."""
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    check_output(Path(args.output), (".onnx",))
     model = WaveformModel.from_pretrained(args.model_name_or_path)
     export_onnx(model, args.output, quantize=args.quantize)
     noise = 0.1 * torch.randn(3, model.sampling_rate, generator=torch.Generator().manual_seed(0))
@@ -173,8 +176,7 @@ def _filterbank(extractor: MBTFeatureExtractor) -> np.ndarray:
     low, high = extractor.min_frequency, extractor.max_frequency
     if extractor.frequency_scale == "mel":
         return mel_filterbank(extractor.feature_size, extractor.n_fft, extractor.sampling_rate, low, high)
-    frequencies = np.fft.rfftfreq(extractor.n_fft, 1 / extractor.sampling_rate)
-    return np.eye(len(frequencies))[:, (low <= frequencies) & (frequencies <= high)]
+    return np.eye(extractor.n_fft // 2 + 1)[:, extractor.kept_bins()]
 
 
 def _quantize(workplace: Path, output: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import tempfile
+import uuid
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         ValueError: It cannot be written; what was there before is untouched.
     """
-    partial = path.with_name(f".{path.name[:200]}.partial")
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             write(file)

@@ -129,6 +129,13 @@ def report_bad_audio(args: Namespace, left_out: Sequence[BadAudioError], where: 
     print(f"{number} bad, as said above, and left out.", file=sys.stderr)
 
 
+# What `pipeline` makes of logits, by the config's `problem_type`.
+SCORES_OF_LOGITS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "single_label_classification": lambda logits: logits.softmax(1),
+    "multi_label_classification": torch.sigmoid,
+    "regression": lambda logits: logits,
+}
+
 Window = tuple[int, float, float, np.ndarray]
 """Number of its recording, start and end in seconds, and waveform (S,)."""
 
@@ -164,6 +171,9 @@ class Recognizer:
 
     Attributes:
         left_out: What was wrong with the recordings that "skip" left out.
+
+    Raises:
+        ValueError: Halves of such a window are shorter than the extractor's own.
     """
 
     def __init__(
@@ -175,6 +185,9 @@ class Recognizer:
         max_windows: int | None = None,
         on_bad_audio: str = "raise",
     ):
+        least = 2 * encoder.extractor.win_length / encoder.sampling_rate
+        if window_seconds < least:
+            raise ValueError(f"This model takes windows of at least {least:g} seconds, not of {window_seconds:g}.")
         self.encoder, self.batch_size, self.on_bad_audio = encoder, batch_size, on_bad_audio
         self.window_seconds, self.max_seconds = window_seconds, window_seconds * (max_windows or math.inf)
         self.left_out: list[BadAudioError] = []
@@ -190,21 +203,25 @@ class Recognizer:
     def predict(self, recordings: Sequence[Path], top_k: int = 5) -> tuple[list[Path], list[list[dict[str, Any]]]]:
         """Classifies recordings: those that could be read, and for each what `pipeline` gives.
 
-        That is `[{"score": ..., "label": ...}, ...]`, the most probable class first, `top_k` of them at most.
+        That is `[{"score": ..., "label": ...}, ...]`, the highest score first, `top_k` of them at most. Scores are
+        probabilities: of all classes together, or of each by itself where `problem_type` is multi-label; and for a
+        regression, the values.
         """
-        files, probabilities = self.predict_windows(recordings).averaged()
-        return files, self.name_classes(probabilities, top_k)
+        files, scores = self.predict_windows(recordings).averaged()
+        return files, self.name_classes(scores, top_k)
 
     def predict_windows(self, recordings: Sequence[Path]) -> Windows:
-        """Computes the probabilities of the classes in the windows of recordings, (W, K)."""
-        return self._run(recordings, lambda output: output.logits.float().softmax(1))
+        """Computes the scores of the classes in the windows of recordings, (W, K)."""
+        problem_type = self.encoder.model.config.problem_type
+        as_scores = SCORES_OF_LOGITS.get(problem_type, SCORES_OF_LOGITS["single_label_classification"])
+        return self._run(recordings, lambda output: as_scores(output.logits.float()))
 
-    def name_classes(self, probabilities: np.ndarray, top_k: int) -> list[list[dict[str, Any]]]:
-        """Returns the most probable classes of each row (..., K), as `predict` does."""
+    def name_classes(self, scores: np.ndarray, top_k: int) -> list[list[dict[str, Any]]]:
+        """Returns the classes of the highest scores of each row (..., K), as `predict` does."""
         names: Any = self.encoder.model.config.id2label
         return [
             [{"score": float(row[k]), "label": names[int(k)]} for k in np.argsort(-row, kind="stable")[:top_k]]
-            for row in probabilities
+            for row in scores
         ]
 
     @torch.no_grad()

@@ -10,13 +10,16 @@ Axes: P pairs (trials).
 """
 
 import json
+import math
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from modeling_mbt import MBTConfig
 
 from .sound_files import add_shared_arguments, check_headers, open_recognizer, report_bad_audio
 
@@ -29,13 +32,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_shared_arguments(parser)
     parser.add_argument("recordings", nargs="*", help="two sound files to compare")
     parser.add_argument(
-        "--threshold", type=float, help="cosine from which on it is one speaker (default: that stored in the model)"
+        "--threshold", type=_number, help="cosine from which on it is one speaker (default: that stored in the model)"
     )
     parser.add_argument("--trials", type=Path, help="a list of pairs, in VoxCeleb's format, instead of two files")
     parser.add_argument("--trials_dir", type=Path, help="folder of the files in the list (default: the current one)")
     parser.add_argument(
         "--save_threshold", action="store_true", help="store the threshold of equal errors in the model"
     )
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ArgumentTypeError(f"it must be a number, not {text}")
+    return number
 
 
 def main(args: Namespace) -> None:
@@ -91,8 +101,9 @@ def verify_trials(args: Namespace) -> None:
     result = {"trials": len(trials), "eer": equal_error, "min_dcf": rates.min_detection_cost(), "threshold": threshold}
     print(json.dumps(result))
     if args.save_threshold:
-        recognizer.encoder.model.config.verification_threshold = threshold
-        recognizer.encoder.model.config.save_pretrained(args.model_name_or_path)
+        config = MBTConfig.from_pretrained(args.model_name_or_path)
+        config.verification_threshold = threshold
+        config.save_pretrained(args.model_name_or_path)
         print(f"The threshold is stored in {args.model_name_or_path}.", file=sys.stderr)
     report_bad_audio(args, recognizer.left_out, "the result")
 

@@ -77,7 +77,7 @@ def rank(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 CENTROIDS = Kind("centroids", 0.0)
 DISCRIMINANTS = tuple(Kind("discriminant", 10.0 ** (exponent / 2)) for exponent in range(2, -13, -1))
 LOGISTICS = tuple(Kind("logistic", 10.0**exponent) for exponent in range(-6, 6))
-MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at the smaller of two tolerances
+MAX_PRECISE = 10_000  # clips up to which fits are in double precision and end at small tolerances
 ABSENT = -1e9  # bias in a network of a class without a clip to learn from, far below any other: weights must be finite
 
 
@@ -142,8 +142,14 @@ def _discriminants(features: np.ndarray, labels: np.ndarray, kinds: list[Kind]) 
 
 
 def _logistics(features: np.ndarray, labels: np.ndarray, kinds: list[Kind]) -> Iterator[Fit]:
-    """Yields multinomial logistic regressions, each fit from the one that is held back more; (S, R) and (S,)."""
-    fit = LogisticRegression(max_iter=300, tol=1e-4 if len(labels) <= MAX_PRECISE else 1e-2, warm_start=True)
+    """Yields multinomial logistic regressions, each fit from the one that is held back more; (S, R) and (S,).
+
+    Several of more than two classes are to be compared, and end earlier: with the same accuracies, in less than half
+    of the iterations.
+    """
+    compared = len(kinds) > 1 and labels.max() > 1
+    tolerance = 1e-2 if len(labels) > MAX_PRECISE else 1e-3 if compared else 1e-4
+    fit = LogisticRegression(max_iter=300, tol=tolerance, warm_start=True)
     for strength in sorted({kind.strength for kind in (*LOGISTICS, *kinds)}):
         if strength > max(kind.strength for kind in kinds):
             break

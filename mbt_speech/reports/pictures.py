@@ -16,7 +16,7 @@ from mbt_speech.training.run_log import last_step
 from .style import BLACK, LOG_SPAN, color, label_plainly, legend_beside, marker, plt, save
 
 SHOWN_DIMS = 128
-MAPPED_CLASSES, MAPPED_CLIPS = 12, 900
+MAPPED_CLASSES, MAPPED_CLIPS = 12, 500
 MAPPED_COMPONENTS = 50
 """Principal components that a map is made of, as t-SNE's authors advise."""
 

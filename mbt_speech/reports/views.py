@@ -9,6 +9,7 @@ Axes: B crops, S samples, T frames, M features.
 """
 
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def main(args: Namespace) -> None:
     if args.num_pairs < 1:
         raise ValueError(f"--num_pairs {args.num_pairs} must be at least 1.")
     least = LEAST["crop_seconds"]
-    if args.crop_seconds is not None and not args.crop_seconds >= least:
-        raise ValueError(f"--crop_seconds must be at least {least} and is {args.crop_seconds}.")
+    if args.crop_seconds is not None and not least <= args.crop_seconds < math.inf:
+        raise ValueError(f"--crop_seconds must be at least {least}, not infinite, and is {args.crop_seconds}.")
     extractor, augmentation = load_sound(args)
     crops = read_crops(args, extractor.sampling_rate)
     generator = torch.Generator().manual_seed(args.seed)

@@ -9,7 +9,7 @@ class StopSignals:
     """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; the second one kills as usual."""
 
     def __init__(self):
-        self.received: str | None = None
+        self.received: signal.Signals | None = None
 
     def __enter__(self) -> "StopSignals":
         self._handlers = {}
@@ -22,6 +22,6 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        self.received = signal.Signals(number)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

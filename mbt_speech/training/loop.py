@@ -1,6 +1,6 @@
 """The loop around one optimizer step that pre-training and fine-tuning share."""
 
-import sys
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from transformers import FeatureExtractionMixin
 from mbt_speech.data.step_sampler import steps_per_epoch
 from mbt_speech.probing.hub_classifiers import HubClassifier
 from mbt_speech.run_arguments import RunArguments
+from mbt_speech.stopping import StoppedAfterSaving
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
@@ -156,7 +157,7 @@ class TrainingRun:
                 self._buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
                 yield micro_batches
                 if _any(self.accelerator, signals.received is not None):
-                    self._stop(signals.received or "a signal")
+                    self._stop(signals.received)
                 elif self.is_due(self.args.save_steps) and self.step < self.max_steps:
                     self.save()
         self.log.close()
@@ -229,9 +230,9 @@ class TrainingRun:
             self.uploads.push_checkpoint(checkpoint)
         return checkpoint
 
-    def _stop(self, reason: str) -> NoReturn:
-        """Saves, and ends the process as one that has done its work."""
-        checkpoint = self.save()
+    def _stop(self, received: signal.Signals | None) -> NoReturn:
+        """Saves, and ends the process as one that has done its work; without a signal if another process got it."""
+        checkpoint, reason = self.save(), "a signal" if received is None else received.name
         self.log.close()
         self.accelerator.print(
             f"Stopped by {reason} after step {self.step} of {self.max_steps}: everything is in {checkpoint}. Continue "
@@ -240,7 +241,7 @@ class TrainingRun:
         if self.uploads is not None:
             self.uploads.give_up()
         self.accelerator.end_training()
-        sys.exit(0)
+        raise StoppedAfterSaving(received or signal.SIGTERM)
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:

@@ -12,9 +12,10 @@ import run_finetune
 import run_pretrain
 from mbt_speech.__main__ import main
 from mbt_speech.command_line import parse_arguments
-from mbt_speech.experiments import ablation, commands
+from mbt_speech.experiments import ablation
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "ablations").glob("*.yaml"))
+ROOT = Path(run_pretrain.__file__).parent
+RECIPES = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -111,17 +112,18 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
     }
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(recipe))
+    monkeypatch.chdir(ROOT)
     trained = []
 
-    def in_process(script):
-        def command(*words, output_dir):
-            trained.append(output_dir)
-            script.main([*words, "--output_dir", str(output_dir)])
+    def counting(main):
+        def counted(words):
+            trained.append(words)
+            main(words)
 
-        return command
+        return counted
 
-    monkeypatch.setattr(commands, "pretrain", in_process(run_pretrain))
-    monkeypatch.setattr(ablation, "finetune", in_process(run_finetune))
+    for script in (run_pretrain, run_finetune):
+        monkeypatch.setattr(script, "main", counting(script.main))
     main(["ablation", str(path), "--output_dir", str(tmp_path / "out")])
     assert len(trained) == 5 + 1
     main(["ablation", str(path), "--output_dir", str(tmp_path / "out")])

@@ -19,7 +19,7 @@ def called(tmp_path, monkeypatch):
     monkeypatch.setattr(real_speech, "OUTPUT_DIR", tmp_path)
     calls = []
 
-    def run(*words):
+    def prepare(*words):
         calls.append(words)
 
     def pretrain(*words, output_dir):
@@ -40,7 +40,7 @@ def called(tmp_path, monkeypatch):
         ]  # fmt: skip
         pd.DataFrame(rows).to_csv(output_dir / "results.csv", index=False)
 
-    monkeypatch.setattr(real_speech, "run", run)
+    monkeypatch.setattr(real_speech, "prepare", prepare)
     monkeypatch.setattr(commands, "pretrain", pretrain)
     monkeypatch.setattr(real_speech, "finetune", finetune)
     return calls
@@ -59,7 +59,7 @@ def test_real_speech_is_prepared_pretrained_on_and_compared_in_one_table(called,
     monkeypatch.chdir(Path(run_pretrain.__file__).parent)
     main(["real"])
     prepare, bt, mbt, *sweeps = called
-    assert prepare[2:4] == ("prepare", "debian_speech")
+    assert prepare[0] == "debian_speech"
     assert (bt.objective, bt.seed, mbt.objective, mbt.seed) == ("bt", 0, "mbt", 0)
     assert bt.train_dir == f"{real_speech.DATA_DIR}/pool"
     assert (bt.preset, bt.max_steps, bt.per_device_train_batch_size) == ("strong", 1500, 128)

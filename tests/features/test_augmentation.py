@@ -188,6 +188,22 @@ def test_masks_are_of_the_clip_and_not_of_its_padding():
     assert (padded[:, :num_frames] != some_features()).any(2).any(1).all()
 
 
+def test_shifts_and_noises_are_of_the_clip_and_not_of_its_padding():
+    waveforms, lengths = some_waveforms(), torch.tensor([4000, 5000, 6000, 7000, 8000, 8000])
+    waveforms = waveforms[:, :8000].masked_fill(torch.arange(8000) >= lengths[:, None], 0)
+    half = MBTAugmentation(waveform=[{"name": "shift", "fraction": [0.5, 0.5]}])
+    for clip, shifted, length in zip(
+        waveforms, half.distort_waveforms(waveforms, RATE, seeded(), lengths), lengths.tolist(), strict=True
+    ):
+        assert torch.equal(shifted[:length], clip[:length].roll(length // 2))
+        assert not shifted[length:].any()
+    for name in ("noise", "babble"):
+        noisy = MBTAugmentation(waveform=[{"name": name, "snr_db": [7, 7]}])
+        added = noisy.distort_waveforms(waveforms, RATE, seeded(), lengths) - waveforms
+        levels = [power_db(clip[None, :length]) for clip, length in zip(waveforms, lengths.tolist(), strict=True)]
+        torch.testing.assert_close(torch.cat(levels) - power_db(added), torch.full((6,), 7.0), atol=0.1, rtol=0)
+
+
 def test_a_distortion_comes_to_each_clip_with_its_probability():
     waveforms = torch.ones(4000, 4)
     louder = distort_waveforms("gain", waveforms, db=[6, 6], p=0.3)[:, 0] > 1
@@ -231,6 +247,11 @@ def test_choose_applies_so_many_distortions_to_each_clip_all_alike_often():
         ({"features": [{"name": ["mixup"]}]}, "no distortion"),
         ({"features": [{"name": "mixup", "ratio": [None, 1]}]}, "pair"),
         ({"features": [{"name": "mixup", "ratio": ["a", "b"]}]}, "pair"),
+        ({"features": [{"name": "fader", "gain": float("nan")}]}, "is a number, not nan"),
+        ({"features": [{"name": "time_mask", "width": 1.5}]}, "between 0 and 1, not at 1.5"),
+        ({"waveform": [{"name": "babble", "num_voices": 0}]}, "'num_voices' of 'babble' lies between 1 and 1000"),
+        ({"waveform": [{"name": "band_limit", "high_hz": [0, 0]}]}, "'high_hz' of 'band_limit' lies between 1 and"),
+        ({"waveform": [{"name": "reverberation", "rt60_seconds": [1e-6, 1]}]}, "between 0.01 and 60"),
     ],
 )
 def test_a_pipeline_that_cannot_be_is_refused_with_the_reason(lists, complaint):

@@ -81,6 +81,7 @@ def test_without_padding_each_clip_keeps_its_own_frames(padding):
         ([np.zeros(900), np.full(900, np.inf)], {}, "Clip 1 holds NaN or infinity"),
         (np.zeros(16000, np.float32), {"truncation": True}, "need `max_length`"),
         (np.zeros(16000, np.float32), {"padding": "max_length"}, "need `max_length`"),
+        (np.zeros(16000, np.float32), {"padding": "max_lenght"}, "`padding` is one of True, False, 'longest'"),
     ],
 )
 def test_bad_input_is_refused_with_the_reason(clips, kwargs, complaint):

@@ -208,3 +208,11 @@ def test_cpu_and_gpu_agree(settings):
     on_gpu = features_of(extractor, *clips, device="cuda")
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), features_of(extractor, *clips), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("batches", [[], [(torch.zeros(2, 16000), None)]], ids=["none", "silence"])
+def test_statistics_of_nothing_are_refused_and_change_nothing(batches):
+    extractor = MBTFeatureExtractor()
+    with pytest.raises(ValueError, match="no recordings, or of silence alone"):
+        extractor.fit(batches)
+    assert extractor.mean is extractor.std is None

@@ -138,9 +138,3 @@ def test_nothing_of_the_loading_is_told(encoder, speech_folder, tmp_path, capfd)
     out, err = capfd.readouterr()
     assert out.startswith("1 embeddings of")
     assert err == ""
-
-
-def test_verify_takes_two_files_or_a_list(encoder, capsys):
-    with pytest.raises(SystemExit):
-        main(["verify", str(encoder), "a.wav"])
-    assert "two sound files, or takes --trials" in capsys.readouterr().err

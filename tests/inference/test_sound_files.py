@@ -20,8 +20,8 @@ from mbt_speech.__main__ import main
 from mbt_speech.inference import sound_files
 from mbt_speech.inference.output_files import write_table
 from mbt_speech.inference.sound_files import Recognizer, find_recordings
-from mbt_speech.inference.speech_encoder import SpeechEncoder
-from modeling_mbt import MBTConfig, MBTForPreTraining, MBTModel
+from mbt_speech.inference.speech_encoder import SpeechClassifier, SpeechEncoder
+from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
 from tests.support.embeddings import files_in
 from tests.support.sounds import SAMPLING_RATE, chirp
 
@@ -75,6 +75,20 @@ def test_predictions_have_the_form_and_values_of_the_pipeline(classifier, speech
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3
     assert sum(float(row["score"]) for row in rows[:3]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_scores_are_the_pipelines_for_every_problem_type(classifier, speech_folder, tmp_path, problem_type):
+    file, model = speech_folder / "low" / "02.mp3", MBTForSequenceClassification.from_pretrained(classifier)
+    model.config.problem_type = problem_type
+    model.save_pretrained(tmp_path)
+    MBTFeatureExtractor.from_pretrained(classifier).save_pretrained(tmp_path)
+    _, (found,) = Recognizer(SpeechClassifier.from_pretrained(tmp_path)).predict([file])
+    activation = "sigmoid" if problem_type.startswith("multi") else "none"
+    classify = pipeline("audio-classification", model=str(tmp_path))
+    expected = classify(to_waveform(file), function_to_apply=activation)
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
+    np.testing.assert_allclose([one["score"] for one in found], [one["score"] for one in expected], atol=1e-5)
 
 
 def test_two_recordings_are_compared_at_the_threshold_of_trials(encoder, speech_folder, tmp_path, capsys):
@@ -135,6 +149,12 @@ def test_windows_of_any_length_cover_the_whole_recording(encoder, tmp_path, seco
     assert len(windows.starts) == -(-3 * SAMPLING_RATE // round(seconds * SAMPLING_RATE))
     assert (windows.starts[0], windows.ends[-1]) == (0.0, 3.0)
     np.testing.assert_array_equal(windows.starts[1:], windows.ends[:-1])
+
+
+def test_windows_whose_halves_hold_no_frame_are_refused(encoder):
+    speech = SpeechEncoder.from_pretrained(encoder)
+    with pytest.raises(ValueError, match=r"windows of at least 0\.05 seconds, not of 0\.04"):
+        Recognizer(speech, window_seconds=0.04)
 
 
 def test_files_below_a_folder_are_found_through_links_and_hidden_ones_are_not(tmp_path):

@@ -190,6 +190,9 @@ def test_a_clip_that_is_too_short_to_predict_anything_is_refused():
     assert model(torch.randn(2, 12, 16), torch.randn(2, 12, 16)).loss.isfinite()
     with pytest.raises(ValueError, match="predicts frames 4 to 5 ahead and was given clips of 5 frames"):
         model(torch.randn(2, 10, 16), torch.randn(2, 10, 16))
+    mask = (torch.arange(12) < 6).long().expand(2, -1)
+    with pytest.raises(ValueError, match="every clip is too short"):
+        model(torch.randn(2, 12, 16), torch.randn(2, 12, 16), mask, mask)
 
 
 def test_every_learnt_tensor_gets_a_gradient():

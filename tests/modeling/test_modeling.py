@@ -100,6 +100,15 @@ def test_pre_training_returns_the_objective_of_its_projections_by_name(objective
         torch.testing.assert_close(getattr(output, name), getattr(expected, name))
 
 
+def test_the_loss_stands_first_in_the_tuple_of_pre_training():
+    model, views = MBTForPreTraining(MBTConfig(**TINY)).eval(), torch.randn(2, 4, 20, 16)
+    output = model(*views)
+    names = ["loss", "invariance_loss", "redundancy_loss", "projections", "projections_b"]
+    assert list(output)[:5] == names
+    for value, name in zip(model(*views, return_dict=False), output, strict=True):
+        torch.testing.assert_close(value, output[name])
+
+
 def test_one_view_gives_projections_without_a_loss():
     output = MBTForPreTraining(MBTConfig(**TINY)).eval()(torch.randn(2, 20, 16))
     assert output.loss is None
@@ -176,11 +185,12 @@ def test_features_of_another_size_are_refused_with_the_size_that_fits():
         {"context_size": 10**8},
         {"pooling_mode": "statistics", "pooling_cosines": 10**9},
         {"redundancy_loss_weight": math.nan},
+        {"redundancy_loss_weight": -0.1},
         {"verification_threshold": math.inf},
     ],
 )
 def test_a_config_that_makes_no_encoder_is_refused(settings):
-    with pytest.raises(Exception, match=r".+"):
+    with pytest.raises((StrictDataclassError, ValueError)):
         MBTConfig(**settings)
 
 

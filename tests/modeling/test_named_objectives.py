@@ -70,6 +70,28 @@ def test_an_unknown_or_degenerate_setting_is_refused_with_the_reason(settings, r
         validate_objective(**settings)
 
 
+@pytest.mark.parametrize(
+    ("objective", "name", "value"),
+    [
+        ("infonce", "temperature", 0),
+        ("infonce", "temperature", "0.1"),
+        ("cpc", "temperature", -1.0),
+        ("tcr", "distortion", 0.0),
+        ("sigreg", "num_knots", 1),
+        ("vicreg", "variance_weight", float("nan")),
+        ("hsic", "spread_weight", True),
+    ],
+)
+def test_a_hyper_parameter_that_cannot_be_is_refused(objective, name, value):
+    with pytest.raises(ValueError, match=f"'{name}' of objective '{objective}' is a number of at least"):
+        validate_objective(objective, objective_kwargs={name: value})
+
+
+def test_a_correlation_of_groups_that_do_not_divide_the_dimensions_is_refused():
+    with pytest.raises(ValueError, match="group"):
+        cross_correlation(torch.randn(4, 17), torch.randn(4, 17), "group")
+
+
 @pytest.mark.parametrize("name", CLIP_OBJECTIVES)
 def test_the_settings_of_every_objective_are_accepted(name):
     validate_objective(name, num_dims=64)

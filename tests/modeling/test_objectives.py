@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modeling_mbt.alternatives_mbt import _directions
 from modeling_mbt.normalizations_mbt import LATENT_NORMALIZATIONS
 from modeling_mbt.objectives_mbt import (
     barlow_twins_floor,
@@ -206,6 +207,13 @@ def test_the_directions_of_sigreg_follow_the_seed_or_the_global_generator():
         torch.manual_seed(3)
         again = objective(z_a, z_b).loss
     assert first == again != second
+
+
+def test_the_directions_of_sigreg_have_length_1_and_point_everywhere():
+    directions = _directions(torch.zeros(2, 16, dtype=torch.float64), 4000, seed=0)
+    torch.testing.assert_close(directions.norm(dim=0), torch.ones(4000, dtype=torch.float64), rtol=1e-6, atol=0)
+    covariance = directions @ directions.T / 4000
+    torch.testing.assert_close(16 * covariance, torch.eye(16, dtype=torch.float64), rtol=0, atol=0.15)
 
 
 # ---- The floor ----

@@ -115,7 +115,8 @@ def run_process(rank: int, num_processes: int, folder: str) -> None:
     view_a, view_b = (view.split(SHARDS[num_processes]["unequal"])[rank] for view in batch(torch.float64))
     results["correlation"] = objectives.cross_correlation(view_a, view_b)
     results["refusal"] = refusal_of_one_sample(objectives, view_a[: rank == 0])
-    results["directions"] = load("alternatives_mbt")._directions(view_a, 4, seed=None)
+    for name in ("directions", "next_directions"):
+        results[name] = load("alternatives_mbt")._directions(view_a, 4, seed=None)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -170,3 +171,4 @@ def test_every_process_refuses_a_batch_of_one_sample_in_all(processes):
 def test_unseeded_directions_are_new_but_the_same_on_every_process(processes):
     for process in processes:
         torch.testing.assert_close(process["directions"], processes[0]["directions"], rtol=0, atol=0)
+        assert (process["directions"] - process["next_directions"]).norm(dim=0).min() > 0.1

@@ -130,6 +130,22 @@ def test_statistics_of_the_input_stand_at_the_end_and_padding_changes_nothing():
     torch.testing.assert_close(alone[:, -80:], input_statistics(clip, torch.ones(1, 37)))
 
 
+def test_a_clip_without_a_real_frame_has_finite_statistics_and_changes_no_other():
+    model = stir(MBTModel(MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True}))).eval()
+    clips, mask = torch.randn(2, 40, 16), torch.ones(2, 40, dtype=torch.long)
+    mask[1] = 0
+    pooled = model(clips, mask).pooler_output
+    assert pooled[1].abs().max() < 10
+    torch.testing.assert_close(pooled[:1], model(clips[:1]).pooler_output, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_a_long_clip_fit_into_half_precision():
+    features = 1.5 * torch.randn(1, 70_000, 4)
+    found = input_statistics(features.half(), torch.ones(1, 70_000))
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), input_statistics(features, torch.ones(1, 70_000)), rtol=5e-3, atol=5e-3)
+
+
 def test_the_projector_does_not_read_the_statistics_of_the_input():
     config = MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True})
     assert config.projected_size == MBTConfig(**SMALL_MAX_POOL).projected_size < config.pooled_size
