@@ -54,7 +54,7 @@ from mbt_speech.training.head_first import (
     train_from_scratch,
 )
 from mbt_speech.training.hub_uploads import HubUploads
-from mbt_speech.training.launch import create_accelerator, start_cpu_processes
+from mbt_speech.training.launch import create_accelerator, obey_launcher
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
@@ -289,6 +289,6 @@ def closing(args: FinetuneArguments, speech: LabeledSpeech, saved: Mapping[str, 
 
 
 if __name__ == "__main__":
-    start_cpu_processes()
+    obey_launcher()
     with explain_user_errors():
         main()

@@ -37,7 +37,7 @@ from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from mbt_speech.training.estimate import cpu_multiplies_bfloat16, describe_duration, seconds_of_crop
 from mbt_speech.training.hub_uploads import HubUploads
-from mbt_speech.training.launch import create_accelerator, start_cpu_processes
+from mbt_speech.training.launch import create_accelerator, obey_launcher
 from mbt_speech.training.loop import TrainingRun, count_steps, global_batch_size
 from mbt_speech.training.optimization import shortened_warmup
 from mbt_speech.training.run_log import last_step, read_log
@@ -260,6 +260,6 @@ def frames_of_crop(crops: CropBatches, extractor: MBTFeatureExtractor) -> int:
 
 
 if __name__ == "__main__":
-    start_cpu_processes()
+    obey_launcher()
     with explain_user_errors():
         main()

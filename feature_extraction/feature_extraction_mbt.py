@@ -24,13 +24,8 @@ from .spectrogram_mbt import mel_blocks, mel_filterbank, normalize_clips, power_
 logger = logging.get_logger(__name__)
 
 # Whole numbers that a setting may be.
-BOUNDS = {
-    "feature_size": (1, 4_096),
-    "sampling_rate": (1_000, 192_000),
-    "hop_length": (1, 65_536),
-    "win_length": (2, 65_536),
-    "n_fft": (2, 65_536),
-}
+BOUNDS = {"feature_size": (1, 4_096), "sampling_rate": (1_000, 192_000), "hop_length": (1, 65_536),
+          "win_length": (2, 65_536), "n_fft": (2, 65_536)}  # fmt: skip
 PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 MIN_VARIANCE = 1e-6  # of all features of a data set, in dB squared
 SAMPLES_PER_CHUNK = 1 << 18  # on a CPU: what stays in the cache, and in memory that need not be asked for each time
@@ -39,7 +34,7 @@ RawClip = Sequence[float] | np.ndarray | Tensor
 
 
 class MBTFeatureExtractor(SequenceFeatureExtractor):
-    """Turns waveforms into the features that an MBT model reads: (B, T, M) log-mels, or linear log-power spectra.
+    """Turns waveforms into the features of an MBT model: (B, T, M) log-mels, or linear log-power spectra.
 
     Features are in dB, then normalized: by `mean` and `std` where these are given (statistics of a data set), else
     each clip by its own. A clip has the same features alone and in a batch of longer ones. Settings that contradict
@@ -185,18 +180,15 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: There is no batch, or all features are the same, as of silence.
         """
-        count, total, total_of_squares = 0, 0.0, 0.0
+        sums = torch.zeros(3, dtype=torch.float64)
         for waveforms, lengths in batches:
             features, mask = self.extract(waveforms, lengths)
-            own_features = features[mask.bool()].double()
-            count += own_features.numel()
-            total += own_features.sum().item()
-            total_of_squares += own_features.square().sum().item()
-        mean = total / max(count, 1)
-        variance = total_of_squares / max(count, 1) - mean**2
-        if variance < MIN_VARIANCE:
+            own = features[mask.bool()].double().cpu()
+            sums += torch.stack([torch.ones_like(own).sum(), own.sum(), own.square().sum()])
+        _, mean, mean_square = (sums / sums[0].clamp(min=1)).tolist()
+        if mean_square - mean**2 < MIN_VARIANCE:
             raise ValueError("Mean and deviation cannot be taken of no recordings, or of silence alone.")
-        self.mean, self.std = mean, math.sqrt(variance)
+        self.mean, self.std = mean, math.sqrt(mean_square - mean**2)
         return self
 
     def _decibels(self, waveforms: Tensor) -> Tensor:

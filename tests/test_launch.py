@@ -1,11 +1,15 @@
 """The ways to start a run: `python`, `accelerate launch` and `torchrun`, of one process and of two."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForPreTraining
@@ -13,9 +17,11 @@ from transformers import AutoModelForPreTraining
 import run_pretrain
 from mbt_speech.arguments import PretrainArguments
 from mbt_speech.training import launch
+from mbt_speech.training.checkpoints import whole_checkpoint
 from tests.support.processes import run_in_two_processes, tell_accelerate
 from tests.support.runs import TINY_RUN, losses
 
+PATIENCE_SECONDS = 600
 ROOT = Path(run_pretrain.__file__).parent
 ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"]  # fmt: skip
@@ -59,6 +65,37 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(launcher, alone
 def test_a_launcher_of_one_process_changes_nothing(launcher, alone, speech_folder, tmp_path):
     start([*LAUNCHERS[launcher], "1"], speech_folder, tmp_path, "--gradient_accumulation_steps", "4")
     assert (tmp_path / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True], ids=["SIGTERM to the launcher", "Ctrl-C"])
+def test_a_run_saves_and_ends_when_its_launcher_does(to_all, speech_folder, tmp_path):
+    words = [*ACCELERATE, "1", str(ROOT / "run_pretrain.py"), *TINY_RUN, "--train_dir", str(speech_folder)]
+    words += ["--max_steps", "100000", "--save_steps", "0", "--output_dir", str(tmp_path)]
+    launcher = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        wait_for(lambda: len(losses(tmp_path)) > 2)
+        (run,) = (one for one in psutil.Process(launcher.pid).children() if "run_pretrain.py" in one.cmdline()[1])
+        if to_all:
+            os.killpg(launcher.pid, signal.SIGINT)
+        else:
+            launcher.terminate()
+        wait_for(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE)
+        (checkpoint,) = tmp_path.glob("checkpoint-*")
+        assert whole_checkpoint(checkpoint) == checkpoint
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.communicate()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def end_a_run(rank, results):

@@ -6,7 +6,10 @@ from types import FrameType
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; the second one kills as usual."""
+    """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; the same one again kills as usual.
+
+    After Ctrl-C, a process of a launcher that ends at once gets SIGINT first and then SIGTERM.
+    """
 
     def __init__(self):
         self.received: signal.Signals | None = None
@@ -23,5 +26,4 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        signal.signal(number, self._handlers[self.received])

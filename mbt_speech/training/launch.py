@@ -1,7 +1,9 @@
 """How the processes of a run start: on the CPU, and with an accelerator, seeds and trackers."""
 
 import atexit
+import ctypes
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +26,7 @@ from .output_folder import claim_output_dir
 # What a launcher that starts several processes tells each of them.
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LAUNCHERS = ("launch", "launch.py", "accelerate-launch", "accelerate.commands.launch")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 # The group of this run's processes, until the process ends. `end_training` gives it up, and a network in
@@ -33,17 +36,20 @@ KEPT_GROUPS = []
 atexit.register(KEPT_GROUPS.clear)
 
 
-def start_cpu_processes() -> None:
-    """Becomes as many processes as `accelerate launch` was asked for, where it started one alone.
+def obey_launcher() -> None:
+    """Does what `accelerate launch` was asked for and leaves out where it starts one process; else nothing.
 
-    With `--cpu`, accelerate leaves starting the processes to mpirun and otherwise starts a single one without a word,
-    which would then train with another batch. Everywhere else this returns at once.
+    The process gets SIGTERM when the launcher ends, which passes no signal on. And with `--cpu`, accelerate leaves
+    starting several processes to mpirun and otherwise starts a single one without a word, which would then train with
+    another batch: this one becomes as many as were asked for.
     """
+    words = _words_of_launcher()
+    if words is None or any(name in os.environ for name in RANKS):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if "MASTER_ADDR" not in os.environ or os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
         return
-    if any(name in os.environ for name in RANKS):
-        return
-    num_processes = _asked_for()
+    num_processes = _asked_for(words)
     if num_processes < 2:
         return
     print(f"accelerate started one process for {num_processes}: starting the others.", file=sys.stderr)
@@ -51,14 +57,17 @@ def start_cpu_processes() -> None:
     os.execv(sys.executable, [sys.executable, *words])
 
 
-def _asked_for() -> int:
-    """Reads the number of processes off the launcher's command line and its config file; 1 without a launcher."""
+def _words_of_launcher() -> list[str] | None:
+    """Returns what stands behind the launcher's name on the command line of the parent process, if it is one."""
     parent = psutil.Process().parent()
     words = parent.cmdline() if parent is not None else []
     launchers = [i for i, word in enumerate(words) if Path(word).name in LAUNCHERS]
-    if not launchers:
-        return 1
-    given = [launch_command_parser().parse_args(words[launchers[0] + 1 :])]
+    return words[launchers[0] + 1 :] if launchers else None
+
+
+def _asked_for(words: list[str]) -> int:
+    """Reads the number of processes off the launcher's command line and its config file."""
+    given = [launch_command_parser().parse_args(words)]
     if given[0].config_file is not None or not given[0].cpu:  # with --cpu alone, accelerate reads no file
         given.append(load_config_from_file(given[0].config_file))
     num_processes, num_machines = (
