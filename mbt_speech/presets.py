@@ -39,8 +39,16 @@ class Preset:
         return MBTAugmentation(**self.augmentation)
 
 
-# The distortions that did best on real speech (docs/recipe.md): another channel, hidden stretches, a little of other
-# clips; no resizing, which makes voices alike.
+# The distortions that did best on voices and words together (docs/recipe.md), those of BYOL-A (arXiv 2103.06695): much
+# of other clips, time and frequency resized, and a gain that changes over time.
+RESIZING = {
+    "features": [
+        {"name": "mixup", "ratio": [0.0, 0.4]},
+        {"name": "random_resize_crop"},
+        {"name": "fader", "gain": 1.0},
+    ]
+}
+# Another channel, hidden stretches, a little of other clips: what fine-tuning distorts by, and `recipes/voices.yaml`.
 CHANNELS = {
     "features": [
         {"name": "mixup", "ratio": [0.0, 0.2]},
@@ -90,12 +98,10 @@ RESNET_50 = {
     "redundancy_loss_weight": 0.0051,
 }
 PRESETS = {
-    # 64 log-mels every 10 ms, two crops of an utterance, and the shape that arXiv 2204.07402 found best for audio:
-    # 0.53 M parameters.
+    # 64 log-mels every 10 ms, and the shape that arXiv 2204.07402 found best for audio: 0.53 M parameters.
     "strong": Preset(
         crop_seconds=0.96,
-        augmentation=CHANNELS,
-        views="two_crops",
+        augmentation=RESIZING,
         model={
             "layer_type": "max_pool",
             "hidden_sizes": [32, 32],

@@ -17,6 +17,6 @@ def test_the_views_are_those_of_the_arguments_or_of_the_preset(speech_folder, tm
     )  # fmt: skip
     crops = open_crops(args, Accelerator(cpu=True), PRESETS[preset].extractor())
     batch = next(crops.batches(0, 1))
-    assert crops.views == (views or {"strong": "two_crops", "tiny": "same_crop"}[preset])
+    assert crops.views == (views or PRESETS[preset].views)
     assert ("second_waveforms" in batch) == (crops.views == "two_crops")
     assert len(crops.names(0)) == len(batch["waveforms"]) == 2
