@@ -26,11 +26,18 @@ class StoppedAfterSaving(SystemExit):
         super().__init__(0)
         self.number = number
 
-    def as_signal(self, advice: str) -> Stopped:
-        """Returns what the signal would have been without the script, with a sentence more."""
-        stopped = Stopped(self.number)
-        stopped.args = (f"{stopped} {advice}",)
-        return stopped
+
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Returns the signal that an error tells of, if it does: also one that came while a compiled module was imported.
+
+    Such modules make an ImportError of it.
+    """
+    if isinstance(error, StoppedAfterSaving):
+        return Stopped(error.number)
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, KeyboardInterrupt):
+        chain = chain.__cause__ or chain.__context__
+    return chain
 
 
 def stop_in_one_line() -> None:
@@ -47,8 +54,10 @@ def stops_in_one_line() -> Iterator[None]:
     sys.unraisablehook = _send_again
     try:
         yield
-    except KeyboardInterrupt as error:
-        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+    except (Exception, KeyboardInterrupt) as error:
+        if (found := stop_behind(error)) is None:
+            raise
+        stop = found if isinstance(found, Stopped) else Stopped(signal.SIGINT)
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     finally:

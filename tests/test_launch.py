@@ -82,13 +82,20 @@ def test_a_run_saves_and_ends_when_its_launcher_does(to_all, speech_folder, tmp_
             os.killpg(launcher.pid, signal.SIGINT)
         else:
             launcher.terminate()
-        wait_for(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: has_ended(run.pid))
         (checkpoint,) = tmp_path.glob("checkpoint-*")
         assert whole_checkpoint(checkpoint) == checkpoint
     finally:
         with suppress(ProcessLookupError):
             os.killpg(launcher.pid, signal.SIGKILL)
         launcher.communicate()
+
+
+def has_ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_for(condition):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mbt_speech.corpora.prepare import add_arguments
-from mbt_speech.stopping import StoppedAfterSaving
+from mbt_speech.stopping import stop_behind
 from mbt_speech.user_errors import require
 
 GO_ON = "Call the same command again to go on from there."
@@ -51,11 +51,11 @@ def run(command: Sequence[str], main: Callable[[list[str]], None], words: Sequen
     print(f"\n$ {shlex.join([*command, *words])}", flush=True)
     try:
         main(list(words))
-    except StoppedAfterSaving as end:
-        raise end.as_signal(GO_ON) from None
-    except KeyboardInterrupt as stopped:
+    except BaseException as error:
+        if (stopped := stop_behind(error)) is None:
+            raise
         stopped.args = (f"{stopped} {GO_ON}",)
-        raise
+        raise stopped from None
 
 
 def _prepare(words: list[str]) -> None:

@@ -136,6 +136,19 @@ def test_the_line_says_which_signal_it_was_and_handlers_come_back(capsys):
     assert issubclass(Stopped, KeyboardInterrupt)
 
 
+def test_a_signal_in_the_import_of_a_compiled_module_is_told_as_what_it_is(capsys):
+    def import_it():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as stopped:
+            raise ImportError("initialization failed") from stopped  # as pybind11 does
+
+    with pytest.raises(SystemExit) as end, stops_in_one_line():
+        import_it()
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "Stopped by SIGTERM.\n"
+
+
 def test_a_signal_in_a_callback_is_not_lost(capsys):
     class Callback:
         def __del__(self):
