@@ -2,13 +2,17 @@
 
 import signal
 import threading
+import time
 from types import FrameType
+
+ONE_STOP_SECONDS = 2.0
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; the same one again kills as usual.
+    """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; one that comes seconds later kills.
 
-    After Ctrl-C, a process of a launcher that ends at once gets SIGINT first and then SIGTERM.
+    Several in a row are one: after Ctrl-C, a process of a launcher gets SIGINT and then SIGTERM, and the kernel sends
+    the latter for every thread of the launcher that ends.
     """
 
     def __init__(self):
@@ -25,5 +29,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        signal.signal(number, self._handlers[self.received])
+        if self.received is None:
+            self.received, self._first = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._first > ONE_STOP_SECONDS:
+            self.__exit__()
+            signal.raise_signal(number)
