@@ -94,7 +94,8 @@ def input_statistics(features: Tensor, attention_mask: Tensor) -> Tensor:
 
 def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Computes mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
-    values, real = features.float(), mask.unsqueeze(-1).float()  # sums over minutes are beyond float16
+    values = features.to(torch.promote_types(features.dtype, torch.float32))  # sums over minutes are beyond float16
+    real = mask.unsqueeze(-1).to(values.dtype)
     count = real.sum(dim=1)
     mean = (values * real).sum(dim=1) / count.clamp(min=1)
     variance = ((values - mean.unsqueeze(1)).square() * real).sum(dim=1) / count.clamp(min=1)

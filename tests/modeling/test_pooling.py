@@ -146,6 +146,12 @@ def test_statistics_of_a_long_clip_fit_into_half_precision():
     torch.testing.assert_close(found.float(), input_statistics(features, torch.ones(1, 70_000)), rtol=5e-3, atol=5e-3)
 
 
+def test_statistics_in_double_precision_are_computed_in_it():
+    features = torch.randn(1, 50, 4, dtype=torch.float64)
+    found = input_statistics(features, torch.ones(1, 50))
+    torch.testing.assert_close(found[0, :4], features[0].mean(0), rtol=1e-12, atol=1e-12)
+
+
 def test_the_projector_does_not_read_the_statistics_of_the_input():
     config = MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True})
     assert config.projected_size == MBTConfig(**SMALL_MAX_POOL).projected_size < config.pooled_size
