@@ -136,9 +136,7 @@ class MBTAugmentation:
 
         def distort(name: str, clips: Tensor, chosen: Tensor | slice, strengths: Step) -> Tensor:
             distortion = WAVEFORM_DISTORTIONS[name]
-            if lengths is not None and "lengths" in inspect.signature(distortion).parameters:
-                return distortion(clips, sampling_rate, generator, lengths[chosen], **strengths)
-            return distortion(clips, sampling_rate, generator, **strengths)
+            return distortion(clips, sampling_rate, generator, *_own(lengths, chosen, distortion), **strengths)
 
         return _distort(waveforms, self.waveform, distort, generator)
 
@@ -157,9 +155,8 @@ class MBTAugmentation:
         num_frames = None if mask is None else mask.sum(1)
 
         def distort(name: str, clips: Tensor, chosen: Tensor | slice, strengths: Step) -> Tensor:
-            if name == "time_mask" and num_frames is not None:
-                return spectrogram_augmentation.time_mask(clips, generator, num_frames[chosen], **strengths)
-            return FEATURE_DISTORTIONS[name](clips, generator, **strengths)
+            distortion = FEATURE_DISTORTIONS[name]
+            return distortion(clips, generator, *_own(num_frames, chosen, distortion), **strengths)
 
         std, mean = _spread(features, mask)
         standardized = (features - mean) / std.clamp(min=SILENT_STD_DB)
@@ -175,6 +172,13 @@ class MBTAugmentation:
         if not isinstance(lists, Mapping) or not set(lists) <= {"waveform", "features"}:
             raise ValueError(f"An augmentation holds the lists 'waveform' and 'features', and this is {lists}.")
         return cls(**lists)
+
+
+def _own(lengths: Tensor | None, chosen: Tensor | slice, distortion: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+    """Returns the lengths of the chosen clips as an argument, where there are any and the distortion goes by them."""
+    if lengths is None or "lengths" not in inspect.signature(distortion).parameters:
+        return ()
+    return (lengths[chosen],)
 
 
 def _spread(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

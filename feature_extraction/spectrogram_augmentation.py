@@ -98,18 +98,18 @@ def band_equalizer(
 
 
 def time_mask(
-    features: torch.Tensor, generator: torch.Generator, num_frames: torch.Tensor | None = None, *, width: float = 0.2
+    features: torch.Tensor, generator: torch.Generator, lengths: torch.Tensor | None = None, *, width: float = 0.2
 ) -> torch.Tensor:
     """Sets a stretch of frames to the clip's mean level (SpecAugment, arXiv 1904.08779).
 
     Args:
         features: (B, T, M).
         generator: source of randomness.
-        num_frames: (B,) frames in each clip, before its padding; all of T by default.
+        lengths: (B,) frames in each clip, before its padding; all of T by default.
         width: largest length, relative to the clip's.
     """
     num_clips, size, _ = features.shape
-    return features.masked_fill(_stretches(size, num_clips, width, features, generator, num_frames)[:, :, None], 0)
+    return features.masked_fill(_stretches(size, num_clips, width, features, generator, lengths)[:, :, None], 0)
 
 
 def frequency_mask(features: torch.Tensor, generator: torch.Generator, *, width: float = 0.2) -> torch.Tensor:
