@@ -15,7 +15,7 @@ if __name__ == "__main__":
     stop_in_one_line()
     parse_arguments(FinetuneArguments)  # --help and mistakes are answered before the imports below take their seconds
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ AUGMENTATION = {"features": [step for step in CHANNELS["features"] if step["name
 def main(argv: list[str] | None = None) -> None:
     """Fits every classifier asked for; leaves the results and, at the top, the best model with the most labels."""
     args = parse_arguments(FinetuneArguments, argv)
-    check_named_checkpoint(args)
+    if args.resume_from_checkpoint not in (None, "auto"):
+        whole_checkpoint(args.resume_from_checkpoint)
     accelerator = create_accelerator(args, "finetune", args.seed[0])
     uploads = HubUploads(args, accelerator)
     methods = Methods(args)
@@ -76,7 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     runs = [SweepRun(m, f, s, digests[m]) for m in digests for f in args.label_fraction for s in args.seed]
     results = Results(args, speech, runs)
     task = Task(args, accelerator, methods, speech, uploads, results.settings, alone=len(runs) == 1)
+    task.check_named_checkpoint(runs)
     write_recipe(args, accelerator.is_main_process)
+    if accelerator.is_main_process:
+        results.begin()
     for number, run in enumerate(runs):
         if run in results:
             continue
@@ -99,22 +103,6 @@ def main(argv: list[str] | None = None) -> None:
     uploads.finish()
     accelerator.print(closing(args, speech, results.saved_line))
     accelerator.end_training()
-
-
-def check_named_checkpoint(args: FinetuneArguments) -> None:
-    """Makes sure that one of the networks that this run trains can go on from the checkpoint that is named.
-
-    Raises:
-        ValueError: It is no whole checkpoint, or not below `output_dir`, where those of this run are.
-    """
-    named = args.resume_from_checkpoint
-    if named in (None, "auto"):
-        return
-    if not whole_checkpoint(named).resolve().is_relative_to(Path(args.output_dir).resolve()):
-        raise ValueError(
-            f"{named} is not below {args.output_dir}: a network goes on in the folder in which it began. Name that "
-            "folder with --output_dir, or leave out --resume_from_checkpoint to start anew."
-        )
 
 
 def announce(args: FinetuneArguments, accelerator: Accelerator, speech: LabeledSpeech) -> None:
@@ -166,10 +154,29 @@ class Task:
             self._examples[made] = represent(self.args, self.accelerator, self.speech, encoder)
         return self._examples[made]
 
+    def folder(self, run: SweepRun) -> Path:
+        """Returns the folder of the networks that are trained for a classifier."""
+        return Path(self.args.output_dir, *(() if self.alone else ("runs", run.name)))
+
+    def check_named_checkpoint(self, runs: Sequence[SweepRun]) -> None:
+        """Makes sure that one of the networks that this run trains can go on from the checkpoint that is named.
+
+        Raises:
+            ValueError: It is not in a folder of theirs.
+        """
+        named = self.args.resume_from_checkpoint
+        if named in (None, "auto"):
+            return
+        place, folders = Path(named).resolve().parent, {self.folder(run).resolve() for run in runs}
+        if not folders & {place, place.parent}:
+            raise ValueError(
+                f"{named} is of no network that this run trains below {self.args.output_dir}: each goes on in the "
+                "folder in which it began. Name another --output_dir, or --resume_from_checkpoint auto."
+            )
+
     def train(self, run: SweepRun, rows: dict[str, np.ndarray]) -> Classifier:
         """Trains an encoder with its classifier: from scratch, or from the head that fits it as it is."""
-        args, output_dir = self.args, Path(self.args.output_dir)
-        output_dir = output_dir if self.alone else output_dir / "runs" / run.name
+        args, output_dir = self.args, self.folder(run)
         output_dir.mkdir(parents=True, exist_ok=True)
         description, uploads = f"{run.method} seed {run.seed}", self.uploads if self.alone else None
         if run.method == SUPERVISED:
@@ -218,7 +225,9 @@ class Task:
     ) -> FullTraining:
         """Returns the training of a network."""
         extractor, is_mbt = self.methods.extractors[run.method], self.methods.is_mbt(run.method)
-        augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation) or AUGMENTATION)
+        distortions = AUGMENTATION
+        if args.augmentation is not None:
+            distortions = parse_overrides("augmentation", args.augmentation)
         return FullTraining(
             args,
             self.accelerator,
@@ -226,7 +235,7 @@ class Task:
             rows,
             model,
             extractor,
-            LogMelInputs(extractor, augmentation) if is_mbt else waveform_inputs,
+            LogMelInputs(extractor, MBTAugmentation.from_dict(distortions)) if is_mbt else waveform_inputs,
             f"{run.name} {self.settings}",
             run.seed,
             pace,

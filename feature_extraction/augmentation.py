@@ -44,6 +44,7 @@ FEATURE_DISTORTIONS: dict[str, Callable[..., Tensor]] = {
     "time_mask": spectrogram_augmentation.time_mask,
     "frequency_mask": spectrogram_augmentation.frequency_mask,
 }
+MIXING = ("mixup", "babble")  # distortions that take in other clips of the batch
 FORMS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     Sequence[float]: (
         "a pair [lowest, highest]",
@@ -202,6 +203,10 @@ def _distort(
             strengths = {name: value for name, value in distortion.items() if name not in ("name", "p")}
             if is_chosen.all():
                 clips = distort(distortion["name"], clips, slice(None), strengths)
+            elif distortion["name"] in MIXING and is_chosen.any():  # with any clip, also with one that is not chosen
+                mixed = distort(distortion["name"], clips, slice(None), strengths)
+                is_own = is_chosen.to(clips.device).view(-1, *[1] * (clips.ndim - 1))
+                clips = torch.where(is_own, mixed, clips)
             elif is_chosen.any():
                 chosen = is_chosen.nonzero().flatten().to(clips.device)
                 clips = clips.index_copy(0, chosen, distort(distortion["name"], clips[chosen], chosen, strengths))

@@ -9,7 +9,7 @@ Frame t is centered on sample t * hop_length, so a clip of `length` samples has 
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -26,6 +26,7 @@ logger = logging.get_logger(__name__)
 # Whole numbers that a setting may be.
 BOUNDS = {"feature_size": (1, 4_096), "sampling_rate": (1_000, 192_000), "hop_length": (1, 65_536),
           "win_length": (2, 65_536), "n_fft": (2, 65_536)}  # fmt: skip
+PASS_SAMPLES = 'pass those of `audio["array"]`, or of `to_waveform(path)`.'
 PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 MIN_VARIANCE = 1e-6  # of all features of a data set, in dB squared
 SAMPLES_PER_CHUNK = 1 << 18  # on a CPU: what stays in the cache, and in memory that need not be asked for each time
@@ -79,7 +80,8 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.hop_length, self.win_length, self.n_fft = hop_length, win_length, n_fft
         self.frequency_scale, self.min_frequency, self.max_frequency = frequency_scale, min_frequency, max_frequency
-        self.power_floor, self.do_normalize, self.mean, self.std = power_floor, do_normalize, mean, std
+        self.power_floor, self.do_normalize = power_floor, do_normalize
+        self.mean, self.std = (None if one is None else np.asarray(one).tolist() for one in (mean, std))
         self._check_bounds()
         self._check_settings()
 
@@ -123,8 +125,8 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"`padding` is one of {', '.join(map(repr, PADDINGS))}, not {padding!r}.")
         if (truncation or padding == "max_length") and max_length is None:
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
-        if truncation and max_length is not None and max_length < self.win_length:
-            raise ValueError(f"`max_length` is {max_length} samples: pass at least a window, {self.win_length}.")
+        if max_length is not None and (not isinstance(max_length, int) or max_length < self.win_length):
+            raise ValueError(f"`max_length` must be at least a window of {self.win_length} samples, not {max_length}.")
         if truncation:
             clips = [clip[:max_length] for clip in clips]
         least = max_length if padding == "max_length" and max_length else 0
@@ -180,7 +182,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: There is no batch, or all features are the same, as of silence.
         """
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64, device="cpu")
         for waveforms, lengths in batches:
             features, mask = self.extract(waveforms, lengths)
             own = features[mask.bool()].double().cpu()
@@ -215,7 +217,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"`{name}` must be a whole number from {least} to {most} and is {value!r}.")
-        statistics = [np.ravel(value).tolist() for value in (self.mean, self.std) if value is not None]
+        statistics = [np.ravel(one).tolist() for one in (self.mean, self.std) if one is not None]
         numbers = [self.min_frequency, self.max_frequency, self.power_floor, self.padding_value]
         numbers += chain.from_iterable(statistics)
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers) or self.power_floor <= 0:
@@ -253,27 +255,27 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate is None:
             logger.warning(f"Pass `sampling_rate`: audio of another rate than {self.sampling_rate} Hz goes unnoticed.")
         elif sampling_rate != self.sampling_rate:
-            raise ValueError(
-                f"This extractor expects {self.sampling_rate} Hz and was given {sampling_rate} Hz: resample first, "
-                f"for example with `to_waveform(audio, {self.sampling_rate})`."
-            )
+            resample = f"resample first, for example with `to_waveform(audio, {self.sampling_rate})`."
+            raise ValueError(f"Audio must have {self.sampling_rate} Hz here, and this has {sampling_rate}: {resample}")
 
     def _as_clip(self, clip: RawClip, index: int) -> Tensor:
         """Returns a clip (S,) as float32."""
         if not isinstance(clip, Tensor):  # PyTorch wants other strides and bytes than a view of an array may have
-            clip = np.asarray(clip)
+            if (clip := np.asarray(clip)).dtype.kind not in "fiub":
+                raise ValueError(f"Clip {index} holds no samples, but {clip.dtype}: {PASS_SAMPLES}")
             clip = torch.from_numpy(np.array(clip, clip.dtype.newbyteorder("=")))
-        waveform = clip
-        if waveform.ndim != 1:
-            raise ValueError(f"Clip {index} has the shape {tuple(waveform.shape)}: pass one channel, (samples,).")
-        if len(waveform) < self.win_length:
-            raise ValueError(f"Clip {index} has {len(waveform)} samples: pass at least a window, {self.win_length}.")
-        if not waveform.is_floating_point():
-            raise ValueError(f"Clip {index} holds {waveform.dtype}: pass floats in [-1, 1].")
-        return waveform.float()
+        if clip.ndim != 1:
+            raise ValueError(f"Clip {index} has the shape {tuple(clip.shape)}: pass one channel, (samples,).")
+        if len(clip) < self.win_length:
+            raise ValueError(f"Clip {index} has {len(clip)} samples: pass at least a window, {self.win_length}.")
+        if not clip.is_floating_point():
+            raise ValueError(f"Clip {index} holds {clip.dtype}: pass floats in [-1, 1].")
+        return clip.float()
 
 
 def _as_batch(raw_speech) -> list[RawClip]:
+    if raw_speech is None or isinstance(raw_speech, str | Mapping) or getattr(raw_speech, "ndim", 1) == 0:
+        raise ValueError(f"A {type(raw_speech).__name__} holds no samples: {PASS_SAMPLES}")
     if len(raw_speech) == 0:
         raise ValueError("There is no audio here: pass at least one clip.")
     return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)

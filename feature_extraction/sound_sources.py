@@ -225,6 +225,8 @@ def _open_array(audio: Any, rate: Any, name: str) -> Sound:
     samples = np.asarray(audio)
     if audio is None or samples.dtype == object or samples.dtype.kind in "US":
         raise BadAudioError(name, f"holds no audio: the value is a {type(audio).__name__}.")
+    if samples.size == 0:
+        raise BadAudioError(name, "is empty: it holds 0 samples.")
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.ndim != 2:

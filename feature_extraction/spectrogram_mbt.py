@@ -26,7 +26,7 @@ def power_spectrogram(waveforms: Tensor, n_fft: int, win_length: int, hop_length
 
 def squared_parts(waveforms: Tensor, n_fft: int, win_length: int, hop_length: int) -> Tensor:
     """Computes the squared real and imaginary part of each bin side by side, (B, T, 2 F): power before its sum."""
-    window = torch.hann_window(win_length, device=waveforms.device)
+    window = torch.hann_window(win_length, dtype=waveforms.dtype, device=waveforms.device)
     spectrum = torch.stft(
         waveforms, n_fft, hop_length, win_length, window, center=True, pad_mode="constant", return_complex=True
     ).mT  # the order in memory

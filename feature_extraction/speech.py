@@ -67,8 +67,11 @@ def to_waveform(
     """
     if not MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE:
         raise ValueError(f"sampling_rate={sampling_rate} must lie between 1 000 and 192 000 Hz.")
-    if start_seconds < 0 or (duration_seconds is not None and duration_seconds <= 0):
-        raise ValueError("start_seconds must not be negative, and duration_seconds must be positive.")
+    if sampling_rate != int(sampling_rate):
+        raise ValueError(f"sampling_rate={sampling_rate} must be a whole number of Hz.")
+    sampling_rate = int(sampling_rate)
+    if not 0 <= start_seconds < math.inf or not (duration_seconds is None or duration_seconds > 0):
+        raise ValueError("start_seconds must be at least 0 and finite, and duration_seconds must be above 0.")
     name = name or audio_name(audio)
     with open_sound(audio, sampling_rate, name) as sound:
         rate = _checked_rate(sound, name, min_seconds)
@@ -79,16 +82,22 @@ def to_waveform(
     return np.clip(waveform, -1.0, 1.0)
 
 
-def recording_seconds(audio: Any, *, decode: bool = False, min_seconds: float = 0.0, name: str | None = None) -> float:
+def recording_seconds(
+    audio: Any,
+    sampling_rate: int = 16_000,
+    *,
+    decode: bool = False,
+    min_seconds: float = 0.0,
+    name: str | None = None,
+) -> float:
     """Returns the length of a recording; raises `BadAudioError` if it is seen to be bad.
 
     By default only its header is read, the last sample of a flac or ogg, which is how a cut flac shows, and the frame
     heads of an mp3, whose header only estimates. With ``decode``
-    every sample is decoded and looked at, a block at a time. Arguments as in `to_waveform`; a bare array is taken to
-    be at 16 kHz.
+    every sample is decoded and looked at, a block at a time. Arguments as in `to_waveform`.
     """
     name = name or audio_name(audio)
-    with open_sound(audio, 16_000, name) as sound:
+    with open_sound(audio, sampling_rate, name) as sound:
         rate = _checked_rate(sound, name, min_seconds)
         if decode:
             frames = sum(len(block) for block in _mono_blocks(sound, 0, sound.frames, name))

@@ -123,6 +123,10 @@ class PretrainArguments(SparsityArguments, ProbeArguments, StreamArguments, RunA
             )
         if self.interleave_probabilities and abs(sum(self.interleave_probabilities) - 1) > 1e-6:
             raise ValueError(f"--interleave_probabilities add up to {sum(self.interleave_probabilities):g}, not to 1.")
+        if self.per_device_train_batch_size < 2:
+            raise ValueError("--per_device_train_batch_size must be at least 2: one pair has nothing to compare with.")
+        if self.probe_dataset_name is not None and self.probe_train_dir is not None:
+            raise ValueError("Give --probe_train_dir or --probe_dataset_name, not both.")
         has_probe = self.probe_dataset_name is not None or self.probe_train_dir is not None
         if has_probe != (self.eval_steps > 0):
             raise ValueError(
@@ -164,7 +168,10 @@ class FinetuneArguments(RunArguments):
     )
     max_train_frames: int = field(
         default=100_000,
-        metadata={"help": "With segments, about the most frames to learn from, of either split; a stratified choice."},
+        metadata={
+            "help": "With segments: at most about so many frames of the training and of the validation split, "
+            "chosen at random within each class."
+        },
     )
     split_column_name: str | None = field(
         default=None, metadata={"help": "The column that says train, validation or test; by default `split`."}
@@ -187,7 +194,7 @@ class FinetuneArguments(RunArguments):
     max_length_seconds: float = field(default=20.0, metadata={"help": "Longer clips are cut to this length."})
     preset: str = field(
         default="strong",
-        metadata={"help": "Architecture of the controls, if no MBT model is named.",
+        metadata={"help": "Architecture of the controls, if --model_name_or_path names no MBT model.",
                   "choices": PRESET_NAMES},
     )  # fmt: skip
     augmentation: str | None = field(

@@ -1,5 +1,6 @@
 """The words of a command line to a script's arguments: a YAML recipe first, then what overrides it."""
 
+import contextlib
 import difflib
 import importlib.util
 import json
@@ -156,7 +157,8 @@ def _without_folders(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):
-        return json.dumps(_without_folders(json.loads(value)))
+        with contextlib.suppress(ValueError):  # a path may begin so, too
+            return json.dumps(_without_folders(json.loads(value)))
     path = Path(os.path.normpath(value))
     if not path.is_absolute():
         return value

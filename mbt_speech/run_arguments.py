@@ -1,7 +1,8 @@
 """What both scripts take: where recordings come from, how weights are learned, what is written and uploaded."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 # The least value of each number that may not be any.
 LEAST = {
@@ -16,6 +17,8 @@ LEAST = {
     "warmup_steps": 0,
     "dataloader_num_workers": 0,
     "learning_rate": 0,
+    "encoder_learning_rate": 0,
+    "supervised_learning_rates": 0,
     "layerwise_lr_decay": 0,
     "weight_decay": 0,
     "max_grad_norm": 0,
@@ -27,6 +30,12 @@ LEAST = {
     "max_length_seconds": 0.05,
     "seed": 0,
 }
+
+# What changes neither what is learned nor how.
+NEUTRAL = {
+    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "allow_outside_paths", "dataloader_num_workers",
+    "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to",
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -114,7 +123,7 @@ class CheckpointArguments:
     output_dir: str = field(metadata={"help": "Folder for the model, its card, logs and checkpoints."})
     overwrite_output_dir: bool = field(
         default=False,
-        metadata={"help": "Overwrite a model in output_dir, delete its checkpoints and results, and start anew."},
+        metadata={"help": "Overwrite a model in output_dir, delete its checkpoints and results, and begin anew."},
     )
     logging_steps: int = field(default=10, metadata={"help": "Steps between two lines of train_log.jsonl."})
     report_to: str = field(
@@ -180,3 +189,8 @@ class RunArguments(HubArguments, CheckpointArguments, OptimizationArguments, Dat
             raise ValueError("--hub_token holds a space or a line break: copy it anew.")
         if (self.dataset_name is None) == (self.train_dir is None):
             raise ValueError("Say where the audio is: either --train_dir FOLDER or --dataset_name NAME.")
+
+
+def decisive(args: RunArguments) -> dict[str, Any]:
+    """Returns the arguments that decide what is learned: name -> value."""
+    return {name: value for name, value in asdict(args).items() if name not in NEUTRAL and "hub" not in name}

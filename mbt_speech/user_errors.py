@@ -21,6 +21,8 @@ HUB_NAME = r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*"
 LOCAL_FOLDERS = ("runs",)
 """Where the scripts' examples write to: what is named so and is not there was never trained, or elsewhere."""
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
+"""How torch begins the message of an error of a worker: the worker's traceback follows, and its message is last."""
 
 
 @contextmanager
@@ -72,6 +74,8 @@ def as_sentence(error: BaseException) -> str:
     if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
         return as_sentence(error.__cause__)  # without the name of the check that a config has not passed
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if OF_WORKER.match(lines[0]):
+        return lines[-1].partition(": ")[2] or lines[-1]
     # transformers and the Hub's client follow the fault with paragraphs of advice.
     return lines[0] if isinstance(error, OSError) else " ".join(line.strip() for line in lines)
 

@@ -91,7 +91,7 @@ def hsic_loss(z_a: Tensor, z_b: Tensor, spread_weight: float = 3.0, kernel_scale
     `spread_weight` takes some tens of samples: with about ten its penalty outweighs what spreading gains.
     """
     z = unit_norm(torch.cat([z_a, z_b]))
-    kernel = kernel_scale * (kernel_scale**2 + 2 - 2 * z @ z.T).rsqrt()
+    kernel = kernel_scale * (kernel_scale**2 + (2 - 2 * z @ z.T).clamp(min=0)).rsqrt()
     centered = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
     attraction = -kernel.diagonal(len(z_a)).mean()
     spread = kernel.mean() + spread_weight * torch.linalg.vector_norm(centered) / (len(z) - 1)
@@ -174,11 +174,11 @@ def sigreg_loss(
 def _directions(z: Tensor, num_directions: int, seed: int | None) -> Tensor:
     """Returns unit vectors as columns, (D, num_directions), the same on every process and kind of device."""
     if seed is None:
-        drawn = torch.randint(2**62, (1,))
+        drawn = torch.randint(2**62, (1,), device="cpu")
         if num_processes() > 1:
             drawn = drawn.to(z.device)
             dist.broadcast(drawn, src=0)
         seed = int(drawn)
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(z.shape[1], num_directions, generator=generator).to(z)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    directions = torch.randn(z.shape[1], num_directions, generator=generator, device="cpu").to(z)
     return directions / directions.norm(dim=0)

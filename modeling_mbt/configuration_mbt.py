@@ -87,8 +87,8 @@ class MBTConfig(PreTrainedConfig):
             Cosine of two representations from which on their recordings count as one speaker's.
 
     Raises:
-        ValueError: The lists of the stages differ in length, a size or a stride is not positive, or the frequency axis
-            vanishes; it comes as `StrictDataclassClassValidationError`.
+        ValueError: The lists of the stages differ in length, or a size or a stride is not positive; it comes as
+            `StrictDataclassClassValidationError`.
     """
 
     model_type = "mbt"
@@ -119,9 +119,16 @@ class MBTConfig(PreTrainedConfig):
     verification_threshold: float | int | None = None
 
     def __post_init__(self, **kwargs):
-        """Refuses more classes than there can be before transformers names each of them."""
-        if (kwargs.get("num_labels") or 0) > MAX_LABELS:
-            raise ValueError(f"`num_labels` may be {MAX_LABELS} at most and is {kwargs['num_labels']}.")
+        """Refuses what transformers would take: any number of classes to name, and sizes that follow from others.
+
+        Raises:
+            ValueError: `num_labels` is no number of classes, or a size is given that has no value of its own.
+        """
+        num_labels = kwargs.get("num_labels")
+        if num_labels is not None and not (isinstance(num_labels, int) and 1 <= num_labels <= MAX_LABELS):
+            raise ValueError(f"`num_labels` must be a whole number from 1 to {MAX_LABELS} and is {num_labels!r}.")
+        if given := sorted({"hidden_size", "pooled_size", "projected_size", "ordered_size", "local_size"} & {*kwargs}):
+            raise ValueError(f"`{given[0]}` follows from `hidden_sizes`, `frame_hidden_sizes` and pooling: set these.")
         super().__post_init__(**kwargs)
 
     @property

@@ -20,7 +20,8 @@ class MBTConvLayer(nn.Module):
     """Convolution without bias, batch norm and, unless it ends a residual branch, ReLU: (B, C, T, F).
 
     Frames that are padding are set to zero after it, where the convolution of a lone clip would see its own zero
-    padding: so a clip has one representation, alone or in a batch of longer ones.
+    padding: so a clip has one representation, alone or in a batch of longer ones. (In training, batch norm's own
+    statistics also count padding.)
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride=(1, 1), *, activation=True):

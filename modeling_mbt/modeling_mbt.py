@@ -4,9 +4,8 @@ Axes: B clips, T input frames, T' output frames, M mel bins, H hidden size, P po
 a frame.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ class MBTForPreTrainingOutput(ModelOutput):
         loss: The objective over the global batch, (), float32; `None` without a second view or with
             `return_loss=False`.
         invariance_loss: Its first term, that draws two views (of `"cpc"` a frame and its predictions) together, ().
-        redundancy_loss: Its second term, unweighted, that decorrelates the latents, ().
+        redundancy_loss: Its second term, that decorrelates the latents, (); of `"bt"` and `"mbt"` unweighted.
         projections: Latents of the first view, (B, D); of `"cpc"` those of its frames with what was predicted of them,
             (B, T', 1 + K, D + 1), as `MBTContextNetwork` lays them out.
         projections_b: The same of the second view.
@@ -88,13 +87,17 @@ class MBTPreTrainedModel(PreTrainedModel):
 
         Torch says so of checkpoints that are not reentrant, and so they are none, whatever was asked for.
         """
-        if enable:
-            gradient_checkpointing_func = partial(
-                gradient_checkpointing_func,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), kept_statistics(self)),
-            )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+
+        def checkpoint_layer(*args, **options):
+            # A compiled layer counts its batch once as it is, and takes no contexts.
+            contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
+            return gradient_checkpointing_func(*args, **{**options, "use_reentrant": False}, **contexts)
+
+        super()._set_gradient_checkpointing(enable, checkpoint_layer, **kwargs)
+
+    def _contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Returns the contexts of a layer's forward pass and of its second one, in the backward pass."""
+        return nullcontext(), kept_statistics(self)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -159,7 +162,8 @@ class MBTModel(MBTPreTrainedModel):
 
         Args:
             input_features: Features of `MBTFeatureExtractor`, (B, T, M).
-            attention_mask: 1 for real frames, 0 for padding, (B, T); without it every frame is real.
+            attention_mask: 1 for real frames, 0 for padding, which stands behind them, (B, T); without it every frame
+                is real.
             output_hidden_states: Also return what the layers give; by default as the config says.
             return_dict: Return a tuple if `False`.
             kwargs: Ignored (`output_attentions` and the like: a convolutional encoder has none).
@@ -170,12 +174,19 @@ class MBTModel(MBTPreTrainedModel):
             layer but the last (B, T', H_l), and `last_hidden_state`.
 
         Raises:
-            ValueError: The features do not have the config's `num_mel_bins`.
+            ValueError: The features do not have the config's `num_mel_bins`, there is no frame, or the mask is not of
+                the features' frames.
         """
-        if input_features.ndim != 3 or input_features.shape[-1] != self.config.num_mel_bins:
+        shape = input_features.shape
+        if len(shape) != 3 or shape[1] == 0 or shape[2] != self.config.num_mel_bins:
             raise ValueError(
                 f"This model takes features of shape (batch, frames, {self.config.num_mel_bins}) and was given "
-                f"{tuple(input_features.shape)}: use the feature extractor saved beside it."
+                f"{tuple(shape)}: use the feature extractor saved beside it."
+            )
+        if attention_mask is not None and attention_mask.shape != shape[:2]:
+            raise ValueError(
+                f"`attention_mask` must be of shape {tuple(shape[:2])}, one number for each frame, and is of "
+                f"{tuple(attention_mask.shape)}: pass that of the feature extractor."
             )
         input_features = input_features.to(self.dtype)
         hidden_states = [] if _wants_hidden_states(self, output_hidden_states) else None
@@ -217,7 +228,7 @@ class MBTForPreTraining(MBTPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs,
     ) -> MBTForPreTrainingOutput | tuple[Tensor, ...]:
-        """Projects two views of a batch of crops and compare them.
+        """Projects two views of a batch of crops and compares them.
 
         Args:
             input_features: The first view, (B, T, M).
@@ -230,8 +241,8 @@ class MBTForPreTraining(MBTPreTrainedModel):
             kwargs: Ignored (`output_attentions` and the like).
 
         Raises:
-            ValueError: Fewer than two clips in the global batch: batch statistics need two. Or, of `"cpc"`, clips too
-                short to predict anything.
+            ValueError: Fewer than two clips in the global batch, or in training in the batch of this process: batch
+                statistics need two. Or, of `"cpc"`, clips too short to predict anything.
         """
         hidden = _wants_hidden_states(self, output_hidden_states)
         representations, projections, hidden_states = self._view(input_features, attention_mask, hidden)
@@ -313,7 +324,7 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
 
         Args:
             input_features: Features of `MBTFeatureExtractor`, (B, T, M).
-            attention_mask: 1 for real frames, 0 for padding, (B, T).
+            attention_mask: 1 for real frames, 0 for padding behind them, (B, T).
             labels: Class ids, (B,), values to regress on, (B,) or (B, num_labels), or for several labels a clip 0. or
                 1. for each, (B, num_labels). The config's `problem_type` says which; while it is `None`, the labels'
                 type and number decide, as in transformers' own classifiers.
@@ -330,7 +341,8 @@ class MBTForSequenceClassification(MBTPreTrainedModel):
         logits = self.classifier(self.dropout(encoded.pooler_output))
         loss = None
         if labels is not None:
-            loss = ForSequenceClassificationLoss(labels, logits.float(), self.config)
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            loss = ForSequenceClassificationLoss(labels, wide, self.config)
         output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 

@@ -37,6 +37,7 @@ LEAST = {
     "num_knots": 2,
     "num_directions": 1,
 }
+WHOLE = ("num_knots", "num_directions", "seed")
 OWN_NORMALIZATIONS = {"bt": "batch", "mbt": "l2"}  # of the others: "none"
 
 
@@ -114,8 +115,9 @@ def validate_objective(
         least = LEAST.get(name, 0)
         if value is None and name == "seed":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-            raise ValueError(f"{name!r} of objective {objective!r} is a number of at least {least}, not {value!r}.")
+        kinds, words = ((int,), "a whole number") if name in WHOLE else ((int, float), "a number")
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
+            raise ValueError(f"{name!r} of objective {objective!r} is {words} of at least {least}, not {value!r}.")
 
 
 def _refusal_of_combination(objective: str, normalization: str) -> str | None:

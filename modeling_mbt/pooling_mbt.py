@@ -22,16 +22,17 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
     Args:
         frames: Output of the encoder, not negative, (B, T', H).
         input_features: What the encoder was given, (B, T, M).
-        attention_mask: 1 for real input frames, 0 for padding, (B, T); without it every frame is real.
+        attention_mask: 1 for real input frames, 0 for padding behind them, (B, T); without it every frame is real.
         config: Its `pooling_mode` is `"mean"`, (B, H), `"mean_max"`, the sum of mean and maximum, (B, H), or
             `"statistics"`: mean, standard deviation and maximum side by side, each frame weighted by
             `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the `ordered_features`,
             then, with `pool_input_features`, `input_statistics`: (B, P).
     """
-    if attention_mask is None:
-        attention_mask = input_features.new_ones(input_features.shape[:2])
+    if attention_mask is None:  # of whole numbers: lengths of clips are beyond bfloat16
+        attention_mask = torch.ones(input_features.shape[:2], dtype=torch.long, device=input_features.device)
     mask = stride_mask(attention_mask, time_stride(config))
     assert mask is not None
+    dtype, frames = frames.dtype, _at_least_float32(frames)  # sums over minutes are beyond float16
     real = mask.unsqueeze(-1).to(frames.dtype)
     # Frames come out of a ReLU: padding set to zero never exceeds a real maximum.
     maximum = (frames * real).amax(dim=1)
@@ -44,9 +45,9 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
         pooled = [mean, deviation, maximum, cosines]
         if config.pool_input_features:
             pooled.append(input_statistics(input_features, attention_mask))
-        return torch.cat(pooled, dim=1)
+        return torch.cat(pooled, dim=1).to(dtype)
     mean = (frames * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-    return mean if config.pooling_mode == "mean" else mean + maximum
+    return (mean if config.pooling_mode == "mean" else mean + maximum).to(dtype)
 
 
 def speech_weights(input_features: Tensor, attention_mask: Tensor, stride: int) -> Tensor:
@@ -62,16 +63,16 @@ def speech_weights(input_features: Tensor, attention_mask: Tensor, stride: int) 
         stride: Input frames per output frame.
 
     Returns:
-        (B, T') float32 of sum 1 over each clip, 0 in padding frames.
+        (B, T') of sum 1 over each clip, 0 in padding frames; float32 at least.
     """
-    real = attention_mask.float().unsqueeze(-1)
+    features = _at_least_float32(input_features)
+    real = attention_mask.to(features.dtype).unsqueeze(-1)
     count = real.sum(dim=(1, 2), keepdim=True).clamp(min=1) * input_features.shape[2]
-    features = input_features.float()
     features = (features - (features * real).sum(dim=(1, 2), keepdim=True) / count) * real
     deviation = (features.square().sum(dim=(1, 2)) / count[:, 0, 0]).clamp(min=1e-8).sqrt()
     level = features.mean(dim=2) / deviation.unsqueeze(1)
     level = torch.nn.functional.pad(level, (0, -level.shape[1] % stride)).unflatten(1, (-1, stride)).mean(dim=2)
-    mask = attention_mask[:, torch.arange(0, attention_mask.shape[1], stride, device=level.device)].float()
+    mask = attention_mask[:, torch.arange(0, attention_mask.shape[1], stride, device=level.device)].to(level.dtype)
     loudest = level.masked_fill(mask == 0, torch.finfo(level.dtype).min).amax(dim=1, keepdim=True)
     weights = torch.sigmoid(SPEECH_SLOPE * (level - loudest + SPEECH_RANGE)) * mask
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
@@ -82,19 +83,24 @@ def input_statistics(features: Tensor, attention_mask: Tensor) -> Tensor:
 
     Args:
         features: (B, T, M).
-        attention_mask: 1 for real frames, 0 for padding, (B, T).
+        attention_mask: 1 for real frames, 0 for padding behind them, (B, T).
 
     Returns:
         Mean, deviation and maximum of the real frames, and deviation and maximum of their slopes, (B, 5 M).
     """
     mean, deviation, maximum = _statistics(features, attention_mask)
-    _, slope_deviation, slope_maximum = _statistics(_slopes(features, attention_mask.sum(dim=1)), attention_mask)
+    num_frames = (attention_mask != 0).sum(dim=1)
+    _, slope_deviation, slope_maximum = _statistics(_slopes(features, num_frames), attention_mask)
     return torch.cat([mean, deviation, maximum, slope_deviation, slope_maximum], dim=1)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _statistics(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Computes mean, deviation and maximum over the real frames: (B, T, M), (B, T) -> (B, M) each."""
-    values = features.to(torch.promote_types(features.dtype, torch.float32))  # sums over minutes are beyond float16
+    values = _at_least_float32(features)
     real = mask.unsqueeze(-1).to(values.dtype)
     count = real.sum(dim=1)
     mean = (values * real).sum(dim=1) / count.clamp(min=1)

@@ -25,5 +25,11 @@ class MBTProjector(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=False))
 
     def forward(self, representations: Tensor) -> Tensor:
-        """Returns the latents."""
+        """Returns the latents.
+
+        Raises:
+            ValueError: In training, there is one clip alone, and batch norm is not synchronized between processes.
+        """
+        if self.training and len(representations) < 2 and any(type(one) is nn.BatchNorm1d for one in self.layers):
+            raise ValueError("Batch norm needs two clips at least in training: raise the batch size.")
         return self.layers(representations)

@@ -3,7 +3,7 @@
 import pytest
 
 from mbt_speech.arguments import OBJECTIVE_NAMES, FinetuneArguments, PretrainArguments
-from mbt_speech.command_line import parse_arguments, parse_overrides
+from mbt_speech.command_line import parse_arguments, parse_overrides, recipe_to_share
 from mbt_speech.user_errors import redact
 from modeling_mbt.named_objectives_mbt import OBJECTIVES
 
@@ -24,6 +24,7 @@ def complaint(capsys, words, arguments_class=PretrainArguments):
         (["--max_steps", "0"], "--max_steps must be at least 1"),
         (["--max_steps", "-7"], "--max_steps must be at least 1"),
         (["--learning_rate", "-1"], "--learning_rate must be at least 0 and is -1.0."),
+        (["--per_device_train_batch_size", "1"], "--per_device_train_batch_size must be at least 2"),
         (["--learning_rate", "nan"], "--learning_rate must be a number and is nan."),
         (["--crop_seconds", "0"], "--crop_seconds must be at least 0.05"),
         (["--seed", "-1"], "--seed must be at least 0"),
@@ -32,6 +33,7 @@ def complaint(capsys, words, arguments_class=PretrainArguments):
         (["--density", "0.5"], "needs a --sparsity_method: static"),
         (["--objective", "nonsense"], "choose from 'bt', 'mbt', 'vicreg'"),
         (["--learning_rat", "1"], "did you mean --learning_rate?"),
+        (["--eval_steps", "1", "--probe_train_dir", "a", "--probe_dataset_name", "b"], "not both"),
         (["--hub_token", "hf_one\nhf_two"], "--hub_token holds a space or a line break"),
     ],
 )
@@ -126,3 +128,8 @@ def test_help_says_what_the_script_does_and_that_it_takes_a_recipe(arguments_cla
         parse_arguments(arguments_class, ["--help"])
     words = " ".join(capsys.readouterr().out.split())
     assert f"{arguments_class.__doc__} A YAML recipe may" in words
+
+
+def test_a_path_that_begins_like_json_is_shared_as_a_path(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("train_dir: '{data}/speech'\naugmentation: '{\"waveform\": []}'\n")
+    assert "train_dir: '{data}/speech'" in recipe_to_share(tmp_path / "recipe.yaml")

@@ -1,11 +1,14 @@
 """Fine-tuning and frozen encoders from the command line's words to results, classifier and card."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+import run_finetune
 from feature_extraction.speech import to_waveform
 from mbt_speech.training.run_log import read_log
 from modeling_mbt import MBTConfig, MBTForPreTraining
@@ -125,7 +128,7 @@ def test_tasks_on_the_same_recordings_share_their_representations(speech_folder,
 def test_fine_tuning_does_not_resume_in_another_folder(speech_folder, pretrained, tmp_path):
     words = ["--train_dir", speech_folder, "--max_steps", "2", "--save_steps", "1"]
     first = finetune(tmp_path / "first", pretrained, *words)
-    with pytest.raises(ValueError, match=r"checkpoint-1 is not below .*: a network goes on in the"):
+    with pytest.raises(ValueError, match=r"checkpoint-1 is of no network that this run trains below"):
         finetune(tmp_path / "second", pretrained, *words, "--resume_from_checkpoint", first / "checkpoint-1")
 
 
@@ -189,3 +192,39 @@ def test_fine_tuning_of_controls_alone_ends_with_the_report(speech_folder, tmp_p
     run = finetune(tmp_path / "runs" / "controls", "stats", "--train_dir", speech_folder, "--freeze_encoder")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"The results are in {run}. Next: mbt report --runs_dir {run.parent}"
+
+
+@pytest.mark.slow
+def test_weights_of_half_the_precision_are_learned_from_like_others(speech_folder, pretrained, tmp_path):
+    model = MBTForPreTraining.from_pretrained(pretrained)
+    model.bfloat16().save_pretrained(tmp_path / "half")
+    AutoFeatureExtractor.from_pretrained(pretrained).save_pretrained(tmp_path / "half")
+    for folder, words in (("frozen", ["--freeze_encoder"]), ("trained", ["--max_steps", "2"])):
+        run = finetune(tmp_path / folder, tmp_path / "half", "--train_dir", speech_folder, *words)
+        assert AutoModelForAudioClassification.from_pretrained(run).dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_to_start_over_loses_nothing_to_a_mistake(speech_folder, pretrained, tmp_path):
+    words = ["--train_dir", speech_folder, "--freeze_encoder"]
+    run = finetune(tmp_path, pretrained, *words)
+    before = (run / "results.jsonl").read_bytes()
+    for method, other in (("runs/typo", []), (pretrained, ["--label_column_name", "typo"])):
+        with pytest.raises(ValueError, match="typo"):
+            finetune(run, method, *words, *other, "--overwrite_output_dir")
+        assert (run / "results.jsonl").read_bytes() == before
+    finetune(run, pretrained, *words, "--overwrite_output_dir", "--seed", "1")
+    assert [line["seed"] for line in results(run)] == [1]
+
+
+def test_no_distortions_are_none(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(run_finetune, "FullTraining", lambda *args, **_: chosen.append(args[6].augmentation.to_dict()))
+    task = SimpleNamespace(methods=SimpleNamespace(extractors={"x": None}, is_mbt=lambda method: True))
+    run = SimpleNamespace(method="x", name="x", seed=0)
+    for name in ("accelerator", "speech", "settings"):
+        setattr(task, name, None)
+    for given in (None, "{}"):
+        args = SimpleNamespace(augmentation=given)
+        run_finetune.Task.training(task, run, None, None, None, args, 1e-3)
+    assert chosen == [{"waveform": [], **run_finetune.AUGMENTATION}, {"waveform": [], "features": []}]

@@ -110,7 +110,7 @@ def test_probes_are_logged_keep_the_best_model_and_read_no_test_clips(
         ClipDataset, "_item", lambda self, item, *args: read.append(item) or original(self, item, *args)
     )
     (tmp_path / "best").mkdir()  # of a better run that was here before
-    (tmp_path / "best" / "probe.json").write_text('{"eval_frozen_linear_accuracy": 2.0}')
+    (tmp_path / "best" / "probe.json").write_text('{"step": 9, "eval_frozen_linear_accuracy": 2.0}')
     words = ["--train_dir", speech_folder, "--objective", "mbt", "--eval_steps", "2", "--probe_train_dir"]
     run = pretrain(tmp_path, *words, speech_folder)
     assert "| loss | " in (run / "README.md").read_text().split("## At step 4")[1]
@@ -224,7 +224,7 @@ def test_a_saved_dataset_is_read_by_its_split_and_column(speech_folder, tmp_path
     words += ["--per_device_train_batch_size", "4", "--train_split_name"]
     assert len(losses(pretrain(tmp_path / "run", *words, "right"))) == 1
     with pytest.raises(ValueError, match="fewer than one batch"):
-        pretrain(tmp_path / "run", *words, "left")
+        pretrain(tmp_path / "other", *words, "left")
 
 
 def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path, monkeypatch, capsys):
@@ -238,3 +238,18 @@ def test_silence_is_sound_and_a_log_without_a_terminal_has_plain_lines(tmp_path,
     printed = capsys.readouterr()
     assert re.search(r"^bt: step 1/1, loss [\d.]+, \d+ clips/s, 0 s left$", printed.err, re.MULTILINE)
     assert "--mixed_precision bf16 makes a step faster" in printed.out
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_says_what_has_changed_and_needs_steps_that_are_left(speech_folder, tmp_path, capsys):
+    words = ["--train_dir", speech_folder, "--save_steps", "2"]
+    run = pretrain(tmp_path / "run", *words, "--max_steps", "3")
+    checkpoint = ["--resume_from_checkpoint", run / "checkpoint-2"]
+    capsys.readouterr()
+    pretrain(run, *words, "--max_steps", "3", "--logging_steps", "2", *checkpoint)
+    assert "with other arguments" not in capsys.readouterr().out
+    pretrain(run, *words, "--max_steps", "3", "--learning_rate", "0.5", *checkpoint)
+    assert "other arguments than it began with: --learning_rate 0.5 (before: 0.001)." in capsys.readouterr().out
+    for folder, steps in ((run, "1"), (tmp_path / "new", "1"), (tmp_path / "newer", "2")):
+        with pytest.raises(ValueError, match=f"has 2 steps, and the run is to have {steps}: .* Raise --max_steps"):
+            pretrain(folder, *words, "--max_steps", steps, *checkpoint)

@@ -232,9 +232,12 @@ def _listed_parts(folder: Path) -> Callable[[Path], str]:
 
 def _cut_silence(folder: Path, output_dir: Path) -> Rows:
     """Cuts recordings into seconds: of each the last tenth for validation, what is before it for training."""
+    recordings = _sounds(folder)
+    if not recordings:
+        raise ValueError(f"{folder} has no recordings of background noise: is the set complete?")
     output_dir.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path in _sounds(folder):
+    for path in recordings:
         samples, rate = sf.read(path, dtype="int16")
         number = len(samples) // rate
         for second in range(number):
@@ -257,6 +260,8 @@ def _blocks(number: int) -> list[str]:
 def _split_by_speaker(rows: Rows, column: str) -> Rows:
     """Draws speakers for validation and test, the same ones every time."""
     speakers = sorted({row["speaker"] for row in rows})
+    if len(speakers) < 3:
+        raise ValueError(f"There are {len(speakers)} speakers: three splits need at least three. Is the set complete?")
     drawn: Iterable[int] = np.random.default_rng(0).permutation(len(speakers))
     num_test, num_validation = (max(1, round(share * len(speakers))) for share in (TEST_SHARE, VALIDATION_SHARE))
     parts = dict.fromkeys(speakers, "train")

@@ -52,7 +52,7 @@ def open_crops(args: PretrainArguments, accelerator: Accelerator, extractor: MBT
         buffer_size = args.shuffle_buffer_size
         stream = StreamedCrops(recordings, audio_column, buffer_size=buffer_size, **shares, **settings)
         return StreamedCropBatches(args, accelerator, stream)
-    index = index_speech(args, accelerator, recordings, audio_column, decode=False)
+    index = index_speech(args, accelerator, recordings, audio_column, extractor.sampling_rate, decode=False)
     crops = CropDataset(index.dataset, audio_column, index.seconds, **settings)
     return IndexedCropBatches(args, accelerator, crops)
 

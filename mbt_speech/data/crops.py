@@ -41,11 +41,10 @@ class Crops(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """An item of `ClipDataset`: a waveform (S,) and its class number; the waveform is empty if the clip is bad."""
+    """An item of `ClipDataset`: a waveform (S,) and its class number."""
 
     waveform: np.ndarray
     label: int
-    bad: list[tuple[str, str]]
 
 
 class _Pieces(Dataset, ABC):
@@ -58,16 +57,12 @@ class _Pieces(Dataset, ABC):
         seconds: np.ndarray,
         sampling_rate: int,
         seed: int,
-        on_bad_audio: str,
     ):
         if len(recordings) != len(seconds):
             raise ValueError(f"There are {len(recordings)} recordings and {len(seconds)} lengths: give one for each.")
-        if on_bad_audio not in ("raise", "skip"):
-            raise ValueError(f"on_bad_audio={on_bad_audio!r} must be raise or skip.")
         self.sampling_rate = sampling_rate
         self.seconds = np.asarray(seconds, dtype=np.float64)
         self.seed = seed
-        self.on_bad_audio = on_bad_audio
         self._audio = AudioColumn(recordings, audio_column)
 
     def __getitem__(self, key: Key) -> Any:
@@ -139,9 +134,12 @@ class CropDataset(_Pieces):
         seed: int = 0,
         on_bad_audio: str = "raise",
     ):
-        super().__init__(recordings, audio_column, seconds, sampling_rate, seed, on_bad_audio)
+        super().__init__(recordings, audio_column, seconds, sampling_rate, seed)
         if crops_per_item not in (1, 2):
             raise ValueError(f"crops_per_item={crops_per_item} must be 1 or 2.")
+        if on_bad_audio not in ("raise", "skip"):
+            raise ValueError(f"on_bad_audio={on_bad_audio!r} must be raise or skip.")
+        self.on_bad_audio = on_bad_audio
         self.crop_seconds = crop_seconds
         self.crops_per_item = crops_per_item
         crops = np.maximum(1, np.rint(self.seconds / crop_seconds)).astype(np.int64)
@@ -191,7 +189,6 @@ class ClipDataset(_Pieces):
         labels: their class numbers (N,), as `encode_labels` gives them.
         sampling_rate: of the clips, in Hz.
         max_seconds: longer recordings are cut to this, at their start; see `cut_at_random`.
-        on_bad_audio: "raise", or "skip" to return an empty clip that `collate_clips` drops and reports.
     """
 
     def __init__(
@@ -203,9 +200,8 @@ class ClipDataset(_Pieces):
         *,
         sampling_rate: int = 16_000,
         max_seconds: float | None = None,
-        on_bad_audio: str = "raise",
     ):
-        super().__init__(recordings, audio_column, seconds, sampling_rate, 0, on_bad_audio)
+        super().__init__(recordings, audio_column, seconds, sampling_rate, 0)
         if len(labels) != len(seconds):
             raise ValueError(f"There are {len(seconds)} recordings and {len(labels)} labels: give one for each.")
         self.labels = np.asarray(labels)
@@ -226,13 +222,8 @@ class ClipDataset(_Pieces):
         return self._audio[item][1]
 
     def _item(self, item: int, generator: np.random.Generator) -> Clip:
-        label = int(self.labels[item])
-        try:
-            return Clip(self._read(item, self.max_seconds, generator if self._random_start else None), label, [])
-        except BadAudioError as error:
-            if self.on_bad_audio == "raise":
-                raise
-            return Clip(np.zeros(0, np.float32), label, [(error.name, error.reason)])
+        waveform = self._read(item, self.max_seconds, generator if self._random_start else None)
+        return Clip(waveform, int(self.labels[item]))
 
 
 def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
@@ -249,18 +240,16 @@ def collate_crops(items: Sequence[Crops]) -> dict[str, Any]:
 
 
 def collate_clips(items: Sequence[Clip]) -> dict[str, Any]:
-    """Batches clips: ``waveforms`` (B, S) float32, zeros after their ends, ``lengths`` (B,), ``labels`` (B,), ``bad``.
+    """Batches clips: ``waveforms`` (B, S) float32, zeros after their ends, ``lengths`` (B,), ``labels`` (B,).
 
-    S is the longest clip's. Bad clips are in ``bad`` as (name, reason) and nowhere else, so B may be smaller, even 0.
+    S is the longest clip's.
     """
-    good = [item for item in items if len(item.waveform)]
-    lengths = np.array([len(item.waveform) for item in good], dtype=np.int64)
-    waveforms = np.zeros((len(good), lengths.max(initial=0)), np.float32)
-    for row, item in zip(waveforms, good, strict=True):
+    lengths = np.array([len(item.waveform) for item in items], dtype=np.int64)
+    waveforms = np.zeros((len(items), lengths.max()), np.float32)
+    for row, item in zip(waveforms, items, strict=True):
         row[: len(item.waveform)] = item.waveform
     return {
         "waveforms": torch.from_numpy(waveforms),
         "lengths": torch.from_numpy(lengths),
-        "labels": torch.tensor([item.label for item in good], dtype=torch.int64),
-        "bad": [pair for item in items for pair in item.bad],
+        "labels": torch.tensor([item.label for item in items], dtype=torch.int64),
     }

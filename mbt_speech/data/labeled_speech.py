@@ -65,7 +65,9 @@ def load_labeled_speech(args: FinetuneArguments, accelerator: Accelerator, sampl
     opened = opened if by_column else leave_out_unknown_splits(opened)
     in_segments = holds_segments(next(iter(opened.values())), args.label_column_name)
     opened = _map_labels(args, opened, in_segments)
-    indices = [index_speech(args, accelerator, split, audio_column, decode=True) for split in opened.values()]
+    indices = [
+        index_speech(args, accelerator, split, audio_column, sampling_rate, decode=True) for split in opened.values()
+    ]
     good = DatasetDict({name: index.dataset for name, index in zip(opened, indices, strict=True)})
     label_column = None if in_segments else args.label_column_name
     rows = split_rows(good, label_column, by_column=by_column, split_column=args.split_column_name)

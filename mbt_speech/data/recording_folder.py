@@ -35,7 +35,7 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
     topmost folder that tells recordings apart (below the split's), and ``parent_folder``, where folders are nested
     deeper, that of the folder the file lies in. With metadata, the columns are those of the metadata; recordings that
     it does not list are left out, with a warning, and files that it lists but that are missing stay in: reading them
-    gives the `BadAudioError` that says so.
+    gives the `BadAudioError` that says so. With a column ``split``, all are in "train", whatever folders are called.
 
     Args:
         folder: the folder.
@@ -61,7 +61,9 @@ def scan_folder(folder: str | os.PathLike, *, allow_outside_paths: bool = False)
             "parquet files, or one written by save_to_disk, is given with dataset_name."
         )
     places = [Path(os.path.relpath(path, root)).parent.parts for path in columns["audio"]]
-    splits, places = _splits_and_places(places, root)
+    splits = ["train"] * len(places)
+    if "split" not in columns:  # which says more than folders do
+        splits, places = _splits_and_places(places, root)
     if not metadata_files:
         columns |= _folder_labels(places)
     dataset = _as_dataset(columns, root)
@@ -102,8 +104,10 @@ def _as_dataset(columns: dict[str, list[Any]], root: Path) -> Dataset:
         return Dataset.from_dict(columns).cast_column("audio", Audio(decode=False))
     except UnicodeEncodeError as error:
         raise ValueError(f"Rename {error.object!r}: names of files and folders must be UTF-8.") from error
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"A column of the metadata in {root} mixes types: {error}.") from error
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(
+            f"A column of the metadata in {root} mixes types, or its numbers are too large: {error}."
+        ) from error
 
 
 def _read_metadata(

@@ -8,7 +8,9 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +50,7 @@ def index_recordings(
     dataset: Dataset,
     audio_column: str,
     *,
+    sampling_rate: int = 16_000,
     on_bad_audio: str = "raise",
     decode: bool = False,
     min_seconds: float = MIN_RECORDING_SECONDS,
@@ -55,12 +58,14 @@ def index_recordings(
 ) -> RecordingIndex:
     """Measures all recordings by their headers and separates the good from the bad.
 
-    The result is kept in ``cache_dir`` (by default in the cache of `datasets`) under a key of all paths, sizes and
-    times of change; for recordings inside a data file, of that data set's fingerprint.
+    Lengths are kept in ``cache_dir`` (by default in the cache of `datasets`) under a key of all paths, sizes and
+    times of change; for recordings inside a data file, of that data set's fingerprint. What is bad is looked at again
+    each time: a disk may have failed for a moment, or a decoder was missing that is installed now.
 
     Args:
         dataset: the recordings.
         audio_column: where their audio is.
+        sampling_rate: of recordings that are arrays without one, in Hz.
         on_bad_audio: "raise" to stop, "skip" to leave bad recordings out and list them.
         decode: whether to decode every recording to the end, which also finds NaN samples and damage inside.
         min_seconds: shorter recordings are bad.
@@ -74,11 +79,17 @@ def index_recordings(
         raise ValueError(f"on_bad_audio={on_bad_audio!r} must be raise or skip.")
     cache_file = Path(cache_dir or config.HF_DATASETS_CACHE) / CACHE_NAME
     fingerprint = _fingerprint(dataset, audio_column)
-    cache_file /= f"{fingerprint}-{decode}-{min_seconds}.json"
-    measured = _read_cache(cache_file, len(dataset))
-    if measured is None:
-        measured = _measure(AudioColumn(dataset, audio_column), decode, min_seconds)
-        _write_cache(cache_file, measured)
+    cache_file /= f"{fingerprint}-{sampling_rate}-{decode}-{min_seconds}.json"
+    measured: list[Any] = _read_cache(cache_file, len(dataset))
+    unknown = [row for row, entry in enumerate(measured) if not isinstance(entry, float)]
+    if unknown:
+        measure = partial(recording_seconds, sampling_rate=sampling_rate, decode=decode, min_seconds=min_seconds)
+        found = _measure(AudioColumn(dataset, audio_column), unknown, measure)
+        measured = list(measured)
+        for row, entry in zip(unknown, found, strict=True):
+            measured[row] = entry
+        if any(isinstance(entry, float) for entry in found):
+            _write_cache(cache_file, [entry if isinstance(entry, float) else None for entry in measured])
     good = [row for row, entry in enumerate(measured) if isinstance(entry, float)]
     bad = [(entry[0], entry[1]) for entry in measured if not isinstance(entry, float)]
     if bad and on_bad_audio == "raise":
@@ -143,33 +154,36 @@ def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
     return values.field("path") if "path" in fields else values
 
 
-def _measure(column: AudioColumn, decode: bool, min_seconds: float) -> list[Any]:
-    def measure(row: int) -> float | tuple[str, str]:
+def _measure(column: AudioColumn, rows: list[int], measure: Callable[..., float]) -> list[float | tuple[str, str]]:
+    """Returns the length of each recording at some rows, or name and reason of a bad one."""
+
+    def measure_row(row: int) -> float | tuple[str, str]:
         audio, name = column[row]
         try:
-            return recording_seconds(audio, decode=decode, min_seconds=min_seconds, name=name)
+            return measure(audio, name=name)
         except BadAudioError as error:
             return error.name, error.reason
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(measure, range(len(column)))
-        return list(tqdm(found, "Reading headers", len(column), unit=" files", disable=len(column) < PROGRESS_FROM))
+        found = pool.map(measure_row, rows)
+        return list(tqdm(found, "Reading headers", len(rows), unit=" files", disable=len(rows) < PROGRESS_FROM))
 
 
-def _read_cache(path: Path, num_recordings: int) -> list[Any] | None:
+def _read_cache(path: Path, num_recordings: int) -> list[Any]:
+    """Returns what is known of each recording: its length, or something else, mostly None."""
     try:
-        measured = json.loads(path.read_text(encoding="utf-8"))
+        seconds = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # not there, or half-written by another program
-        return None
-    return measured if isinstance(measured, list) and len(measured) == num_recordings else None
+        seconds = None
+    return seconds if isinstance(seconds, list) and len(seconds) == num_recordings else [None] * num_recordings
 
 
-def _write_cache(path: Path, measured: list[Any]) -> None:
-    """Keeps the result; where the cache is full or may not be written to, the next run measures again."""
+def _write_cache(path: Path, seconds: list[float | None]) -> None:
+    """Keeps what is known; where the cache is full or may not be written to, the next run measures again."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(measured), encoding="utf-8")
+        unfinished.write_text(json.dumps(seconds), encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
         logger.warning("The lengths of the recordings cannot be kept for the next run: %s.", error)

@@ -5,7 +5,8 @@ on the Hub.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from datasets import (
     Audio,
     Dataset,
     DatasetDict,
+    Features,
     IterableDataset,
     Value,
     load_dataset,
     load_dataset_builder,
     load_from_disk,
 )
+from datasets.exceptions import DatasetBuildError
 from huggingface_hub import snapshot_download
 
-from mbt_speech.user_errors import looks_local
+from mbt_speech.user_errors import as_sentence, looks_local
 
 from .recording_folder import METADATA_NAMES, scan_folder
 
@@ -46,7 +49,8 @@ def load_recordings(
         train_dir: a folder of sound files; or
         dataset_name: a data set on the Hub, a local folder of parquet files, or one written by ``save_to_disk``.
         dataset_config_name: which configuration of it.
-        split: which split of it, as ``load_dataset`` has them ("train.100+train.360"); by default all.
+        split: which split of it, by default all; of parquet files and on the Hub also several, as ``load_dataset`` has
+            them ("train.100+train.360").
         audio_column_name: where the audio is; by default the column of type ``Audio``, or the one called "audio".
         revision: branch, tag or commit of a data set on the Hub.
         token: for a private data set on the Hub.
@@ -115,10 +119,23 @@ def as_plain_audio(recordings: Any, audio_column: str) -> Any:
     Args:
         recordings: A `Dataset`, or a stream.
         audio_column: Where their audio is.
+
+    Raises:
+        ValueError: Their audio is arrays without a sampling rate, or no audio at all.
     """
     feature = (recordings.features or {})[audio_column]
     if isinstance(feature, Mapping) and "array" in feature:
         return recordings
+    if isinstance(feature, Value) and feature.dtype in ("string", "large_string"):  # paths
+        features = Features({**recordings.features, audio_column: PLAIN_AUDIO})
+        return recordings.map(
+            lambda path: {audio_column: {"bytes": None, "path": path}}, input_columns=audio_column, features=features
+        )
+    if not (isinstance(feature, Audio) or _looks_like_audio(feature)):
+        raise ValueError(
+            f"The column {audio_column!r} cannot be streamed or mixed with others: its audio must be of the type "
+            "`Audio`, paths, or structs of bytes and path or of array and sampling_rate."
+        )
     # Not `Audio(decode=False)`, which asks for torchcodec even where there is nothing to encode.
     return recordings.cast_column(audio_column, PLAIN_AUDIO)
 
@@ -152,9 +169,11 @@ def _load_local(
 ) -> DatasetDict:
     root = Path(folder)
     if _is_saved_to_disk(root):
-        return _chosen(_as_splits(load_from_disk(folder)), split)
+        with _damage_named(folder):
+            return _chosen(_as_splits(load_from_disk(folder)), split)
     if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
-        return _as_splits(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
+        with _damage_named(folder):
+            return _as_splits(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
     return _chosen(scan_folder(folder, allow_outside_paths=allow_outside_paths), split)
 
 
@@ -181,7 +200,19 @@ def _load_from_hub(
     builder = load_dataset_builder(name, config_name, **source)
     if builder.name == "audiofolder":  # plain sound files, which `datasets` reads with FFmpeg only
         return _chosen(scan_folder(snapshot_download(name, repo_type="dataset", **source)), split)
-    return _as_splits(load_dataset(name, config_name, split=split, **source))
+    with _damage_named(name):
+        return _as_splits(load_dataset(name, config_name, split=split, **source))
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Says which data set it is whose files are damaged or do not belong together, and what is wrong with them."""
+    try:
+        yield
+    except (DatasetBuildError, KeyError) as error:
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {as_sentence(cause)}"
+        raise ValueError(f"The data set {name} cannot be read: {reason}") from error
 
 
 def _chosen(splits: DatasetDict, split: str | None) -> DatasetDict:

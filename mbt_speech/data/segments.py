@@ -27,12 +27,11 @@ class Segments(NamedTuple):
 
     def classes_at(self, seconds: np.ndarray, label_names: list[str]) -> np.ndarray:
         """Returns the class of each moment (T,), or -1 outside every segment; where two overlap, that of the later."""
-        if not self.labels:
-            return np.full(len(seconds), NO_LABEL)
         numbers = {name: number for number, name in enumerate(label_names)}
-        segment = np.searchsorted(self.starts, seconds, side="right") - 1
-        inside = (segment >= 0) & (seconds < self.ends[segment])
-        return np.where(inside, np.array([numbers[label] for label in self.labels])[segment], NO_LABEL)
+        classes = np.full(len(seconds), NO_LABEL)
+        for start, end, label in zip(self.starts, self.ends, self.labels, strict=True):
+            classes[(seconds >= start) & (seconds < end)] = numbers[label]
+        return classes
 
 
 def holds_segments(dataset: Dataset, column: str) -> bool:
@@ -66,13 +65,15 @@ def read_segments(
     result = []
     for row, value in enumerate(column_values(dataset, column)):
         segments = _as_structs(value)
+        if any(_lacks(segment, start, end, label) for segment in segments):
+            raise ValueError(f"A segment of {column!r} in recording {row} lacks its label or a time: leave it out.")
         order = sorted(segments, key=lambda segment: segment[start])
         labels = [names[s[label]] if names else s[label] for s in order]
         units = np.array([[s[start], s[end]] for s in order], np.float64).reshape(-1, 2)
         if units_per_second[row] != 1 and (units != np.round(units)).any():
             raise ValueError(f"{column!r} has fractions of samples: are its times seconds (--segment_unit seconds)?")
         times = units / units_per_second[row]
-        _check(column, row, times, labels, seconds[row])
+        _check(column, row, times, seconds[row])
         new = [relabel(old, label_map) for old in labels]
         kept = [number for number, name in enumerate(new) if name is not None]
         result.append(Segments(times[kept, 0], times[kept, 1], [str(new[number]) for number in kept]))
@@ -113,9 +114,14 @@ def _as_structs(value: Any) -> list[dict[str, Any]]:
     return value or []
 
 
-def _check(column: str, row: int, times: np.ndarray, labels: list[Any], seconds: float) -> None:
-    if any(label is None for label in labels) or np.isnan(times).any():
-        raise ValueError(f"A segment of {column!r} in recording {row} lacks its label or a time: leave it out.")
+def _lacks(segment: Mapping[str, Any], start: str, end: str, label: str) -> bool:
+    """Returns whether a time or the label is not given; a class number below 0 stands for none."""
+    values = [segment[name] for name in (start, end, label)]
+    is_no_class = isinstance(values[2], int) and values[2] < 0
+    return is_no_class or any(value is None or value != value for value in values)
+
+
+def _check(column: str, row: int, times: np.ndarray, seconds: float) -> None:
     if (times[:, 0] > times[:, 1]).any():
         raise ValueError(f"A segment of {column!r} in recording {row} ends before it starts: mend it.")
     if len(times) and times.max() > seconds + TOLERANCE_SECONDS:

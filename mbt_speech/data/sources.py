@@ -19,7 +19,12 @@ BAD_AUDIO_NAME = "bad_audio.txt"
 
 
 def source(args: RunArguments) -> str:
-    """Returns the name of the data, without the folders above it."""
+    """Returns the name of the data, or of all that are mixed, without the folders above them."""
+    others = args.interleave_datasets if isinstance(args, PretrainArguments) else []
+    return ", ".join([_first_source(args), *(Path(name).name if Path(name).exists() else name for name in others)])
+
+
+def _first_source(args: RunArguments) -> str:
     if args.train_dir is not None:
         return Path(args.train_dir).resolve().name
     if args.dataset_name == SYNTHETIC:
@@ -116,7 +121,13 @@ def choose_split(splits: DatasetDict, *names: str) -> Dataset:
 
 
 def index_speech(
-    args: RunArguments, accelerator: Accelerator, recordings: Dataset, audio_column: str, *, decode: bool
+    args: RunArguments,
+    accelerator: Accelerator,
+    recordings: Dataset,
+    audio_column: str,
+    sampling_rate: int,
+    *,
+    decode: bool,
 ) -> RecordingIndex:
     """Measures the recordings; lists those that `--on_bad_audio skip` leaves out in `bad_audio.txt`.
 
@@ -125,10 +136,13 @@ def index_speech(
         accelerator: One process measures, the others read its result.
         recordings: What to measure.
         audio_column: Where their audio is.
+        sampling_rate: Of recordings that are arrays without one, in Hz.
         decode: Read every recording to its end, to find damage that its header does not tell of.
     """
     with accelerator.main_process_first():
-        index = index_recordings(recordings, audio_column, on_bad_audio=args.on_bad_audio, decode=decode)
+        index = index_recordings(
+            recordings, audio_column, sampling_rate=sampling_rate, on_bad_audio=args.on_bad_audio, decode=decode
+        )
     report_bad_audio(args, index.bad)
     return index
 

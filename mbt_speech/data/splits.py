@@ -135,11 +135,16 @@ def column_values(dataset: Dataset, column: str) -> list[Any]:
     return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
 
 
+def _named_values(dataset: Dataset, column: str) -> list[Any]:
+    """Returns a column with the names of classes for their numbers; a number below 0 is no class."""
+    values, feature = column_values(dataset, column), dataset.features[column]
+    if not isinstance(feature, ClassLabel):
+        return values
+    return [None if value is None or value < 0 else feature.names[value] for value in values]
+
+
 def _label_values(dataset: Dataset, label_column: str) -> list[Any]:
-    values = column_values(dataset, label_column)
-    feature = dataset.features[label_column]
-    if isinstance(feature, ClassLabel):
-        values = [None if value is None or value < 0 else feature.names[value] for value in values]
+    values = _named_values(dataset, label_column)
     missing = [row for row, value in enumerate(values) if value is None or value == "" or value != value]
     if missing:
         raise ValueError(
@@ -180,10 +185,7 @@ def _pieces_by_column(dataset: Dataset, split_column: str | None) -> dict[str, n
     if split_column is None and "split" not in dataset.column_names:
         return {"train": np.arange(len(dataset))}
     split_column = split_column or "split"
-    feature = dataset.features.get(split_column)
-    values = column_values(dataset, split_column)
-    if isinstance(feature, ClassLabel):
-        values = [feature.names[value] for value in values]
+    values = _named_values(dataset, split_column)
     unknown = sorted({str(value) for value in values if split_of(value) is None})
     if unknown:
         raise ValueError(

@@ -66,7 +66,7 @@ def steps_per_epoch(num_items: int, global_batch_size: int) -> int:
     if num_items < global_batch_size:
         raise ValueError(
             f"There are {num_items} recordings to learn from, fewer than one batch of {global_batch_size}: lower "
-            "--per_device_train_batch_size or --gradient_accumulation_steps, or give more audio."
+            "--per_device_train_batch_size or --gradient_accumulation_steps, start fewer processes, or give more."
         )
     return num_items // global_batch_size
 

@@ -26,7 +26,7 @@ class StreamedCrops(IterableDataset):
     """Random crops without an end, the stream's shards shared by processes and workers.
 
     Args:
-        recordings: Not decoded, as `load_recordings(..., streaming=True)` gives them.
+        recordings: Not decoded, as `load_stream` gives them.
         audio_column: Name of their audio column.
         crop_seconds: Length of a crop; a shorter recording is followed by zeros.
         sampling_rate: Of the crops, in Hz.
@@ -95,7 +95,8 @@ class StreamedCrops(IterableDataset):
                 return
 
     def _crops(self, audio: Any, name: str, generator: np.random.Generator) -> Crops:
-        spare = recording_seconds(audio, min_seconds=MIN_RECORDING_SECONDS, name=name) - self.crop_seconds
+        seconds = recording_seconds(audio, self.sampling_rate, min_seconds=MIN_RECORDING_SECONDS, name=name)
+        spare = seconds - self.crop_seconds
         waveforms = np.zeros((self.crops_per_item, round(self.crop_seconds * self.sampling_rate)), np.float32)
         lengths = np.zeros(self.crops_per_item, np.int64)
         for crop in range(self.crops_per_item):

@@ -53,6 +53,10 @@ class Ablation:
     """Encoders without pre-training."""
 
     def __post_init__(self):
+        if not isinstance(self.controls, list):
+            raise ValueError("`controls` lists encoders without pre-training: [random, stats], or [] for none")
+        if not isinstance(self.baseline, dict | None):
+            raise ValueError("`baseline` has the arguments of one more encoder: {objective: bt}, or {}, or null")
         if not isinstance(self.tasks, dict):
             raise ValueError("`tasks` names label columns, each with the column of its splits or null: speaker: null")
         if not isinstance(self.vary, dict) or not all(values and isinstance(values, list | dict)
@@ -123,6 +127,8 @@ def read_ablation(path: Path) -> Ablation:
 
 def _from_recipe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Returns arguments with those of their `recipe`, which they override."""
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"`pretrain` and `finetune` have arguments, each with its value, and not {arguments!r}")
     shared = load_yaml(Path(arguments["recipe"])) if "recipe" in arguments else {}
     return shared | {name: value for name, value in arguments.items() if name != "recipe"}
 

@@ -11,6 +11,7 @@ K classes.
 """
 
 import json
+import shutil
 import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -26,7 +27,7 @@ from mbt_speech.closing_line import closing_line
 from mbt_speech.user_errors import require
 from modeling_mbt import MBTForSequenceClassification, MBTModel
 
-from .output_files import check_output
+from .output_files import check_output, write_whole
 from .speech_encoder import SpeechEncoder
 
 EXTRA, PURPOSE = "export", "Export"
@@ -92,6 +93,7 @@ def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = Fa
 
     Raises:
         ImportError: The `export` extra is not installed.
+        ValueError: The file cannot be written; what was there before is untouched.
     """
     require("onnxscript", EXTRA, PURPOSE)
     output = Path(output)
@@ -108,12 +110,13 @@ def export_onnx(model: WaveformModel, output: str | Path, *, quantize: bool = Fa
             dynamic_shapes={"input_values": {0: "batch", 1: "samples"}},
         )
     program.model.metadata_props.update(model.metadata())
-    if not quantize:
-        program.save(output, external_data=False)
-        return
-    with tempfile.TemporaryDirectory() as workplace:
-        program.save(Path(workplace) / "float32.onnx", external_data=False)
-        _quantize(Path(workplace), output)
+    with tempfile.TemporaryDirectory() as name:
+        written = Path(name) / "float32.onnx"
+        program.save(written, external_data=False)
+        if quantize:
+            written = _quantize(written)
+        with written.open("rb") as whole:
+            write_whole(output, lambda file: shutil.copyfileobj(whole, file))
 
 
 def open_onnx(path: str | Path, *, num_threads: int = 0) -> Any:
@@ -179,24 +182,24 @@ def _filterbank(extractor: MBTFeatureExtractor) -> np.ndarray:
     return np.eye(extractor.n_fft // 2 + 1)[:, extractor.kept_bins()]
 
 
-def _quantize(workplace: Path, output: Path) -> None:
-    """Quantizes `float32.onnx` of the workplace, the front end aside.
+def _quantize(path: Path) -> Path:
+    """Quantizes a model, the front end aside; returns the path of the result, beside it.
 
     Weights are unsigned: onnxruntime's signed 8-bit convolutions take twice as long on x86.
     """
     quantization = require("onnxruntime.quantization", EXTRA, PURPOSE)
     onnx = require("onnx", EXTRA, PURPOSE)
-    quantization.quant_pre_process(
-        workplace / "float32.onnx", workplace / "shapes.onnx", skip_optimization=True, skip_symbolic_shape=True
-    )
-    nodes = onnx.load(workplace / "shapes.onnx").graph.node
+    shapes, output = path.with_name("shapes.onnx"), path.with_name("uint8.onnx")
+    quantization.quant_pre_process(path, shapes, skip_optimization=True, skip_symbolic_shape=True)
+    nodes = onnx.load(shapes).graph.node
     quantization.quantize_dynamic(
-        workplace / "shapes.onnx",
+        shapes,
         output,
         op_types_to_quantize=QUANTIZED_OPERATORS,
         weight_type=quantization.QuantType.QUInt8,
         nodes_to_exclude=[node.name for node in nodes if "front_end" in _module_path(node)],
     )
+    return output
 
 
 def _module_path(node: Any) -> str:

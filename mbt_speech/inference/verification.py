@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_shared_arguments(parser)
     parser.add_argument("recordings", nargs="*", help="two sound files to compare")
     parser.add_argument(
-        "--threshold", type=_number, help="cosine from which on it is one speaker (default: that stored in the model)"
+        "--threshold", type=_number, help="lowest cosine of one speaker (default: that stored in the model)"
     )
     parser.add_argument("--trials", type=Path, help="a list of pairs, in VoxCeleb's format, instead of two files")
     parser.add_argument("--trials_dir", type=Path, help="folder of the files in the list (default: the current one)")
@@ -42,7 +42,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _number(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
         raise ArgumentTypeError(f"it must be a number, not {text}")
     return number

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
@@ -136,7 +137,7 @@ class HubClassifier(nn.Module):
         """Sets training mode, but of batch norm: clips of one length are too few to estimate statistics."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm1d):
+            if isinstance(module, _BatchNorm):  # SyncBatchNorm is one, too
                 module.eval()
         return self
 

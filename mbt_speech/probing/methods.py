@@ -90,7 +90,7 @@ class Methods:
             set_seed(seed)
             return MBTFrozenEncoder(MBTModel(self._config_of_controls()), extractor)
         model, loading = MBTModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            name, output_loading_info=True, token=self.args.hub_token
+            name, dtype="float32", output_loading_info=True, token=self.args.hub_token
         )
         if lacking := loading["missing_keys"]:
             raise ValueError(f"{name} holds no MBT encoder: it lacks {min(lacking)}.")

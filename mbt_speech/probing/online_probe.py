@@ -22,7 +22,7 @@ from .linear_head import fit_linear_head
 
 NUM_NEIGHBORS = 20
 HELD_OUT = 0.2
-BEST_NAME = "best"
+BEST_NAME, RECORD_NAME = "best", "probe.json"
 
 
 class OnlineProbe:
@@ -62,21 +62,25 @@ class OnlineProbe:
         self._keep_if_best(model, {"step": step, **values})
         return values
 
-    def discard_best(self) -> None:
-        """Deletes the best model of an earlier run in the same folder."""
-        if self.accelerator.is_main_process:
+    def discard_best(self, step: int) -> None:
+        """Deletes the best model if it is of a later step than that from which the run goes on, or of another run."""
+        if self.accelerator.is_main_process and self._best()["step"] > step:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _best(self) -> dict[str, float]:
+        record = self.folder / RECORD_NAME
+        if not record.is_file():
+            return {"step": 0, "eval_frozen_linear_accuracy": -1.0}
+        return json.loads(record.read_text())
+
     def _keep_if_best(self, model: MBTForPreTraining, values: dict) -> None:
-        record = self.folder / "probe.json"
-        best = json.loads(record.read_text()) if record.is_file() else {"eval_frozen_linear_accuracy": -1.0}
-        if values["eval_frozen_linear_accuracy"] <= best["eval_frozen_linear_accuracy"]:
+        if values["eval_frozen_linear_accuracy"] <= self._best()["eval_frozen_linear_accuracy"]:
             return
         partial = self.folder.with_name(f".{BEST_NAME}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
         self.extractor.save_pretrained(partial)
-        (partial / record.name).write_text(json.dumps(values))
+        (partial / RECORD_NAME).write_text(json.dumps(values))
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(partial, self.folder)
 

@@ -207,7 +207,7 @@ def _name_on_hub(args: RunArguments) -> str | None:
 
 
 def _name(args: RunArguments) -> str:
-    return args.hub_model_id or Path(args.output_dir).name
+    return args.hub_model_id or Path(args.output_dir).resolve().name
 
 
 def _snippet(code: str, args: RunArguments, **values: Any) -> str:

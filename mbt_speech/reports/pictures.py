@@ -103,10 +103,11 @@ def _changes(matrices: Mapping[str, np.ndarray]) -> list[str]:
     """Says of every pair of matrices, before and after, how diagonal and off-diagonal changed."""
     lines = []
     for name, matrix in matrices.items():
-        after = name.replace("before", "after")
-        if after != name and after in matrices:
+        run, moment, rest = name.rpartition("before")
+        after = f"{run}after{rest}"
+        if moment and after in matrices:
             (old_mean, old_rms), (new_mean, new_rms) = summarize(matrix), summarize(matrices[after])
-            run = name.split("before")[0].strip(" ,")
+            run = run.strip(" ,")
             lines.append(
                 f"{run}{': ' if run else ''}diagonal {_verb(old_mean, new_mean)} {old_mean:.2f} to {new_mean:.2f}, "
                 f"off-diagonal {_verb(old_rms, new_rms)} {old_rms:.3f} to {new_rms:.3f}"

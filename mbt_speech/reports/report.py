@@ -8,7 +8,6 @@
 import json
 import os
 import platform
-import re
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
@@ -104,8 +103,10 @@ class Gallery:
     def __init__(self, output_dir: Path):
         self.output_dir, self.folder = output_dir, output_dir / "pictures"
         self.folder.mkdir(parents=True, exist_ok=True)
+        last = output_dir / "report.md"
+        text = last.read_text(encoding="utf-8", errors="replace") if last.is_file() else ""
         for path in self.folder.iterdir():
-            if re.fullmatch(r"\d{2,3}-.+\.png", path.name):  # of the last report; other files are not ours
+            if f"]({path.relative_to(output_dir).as_posix()})" in text:  # of the last report
                 path.unlink()
 
     def new_path(self, name: str) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mbt_speech.command_line import read_label_map
 from mbt_speech.data.labeled_speech import LabeledSpeech
 from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
+from mbt_speech.run_arguments import decisive
 from mbt_speech.training.output_folder import RESULTS_NAME
 from mbt_speech.training.run_log import append_line, read_lines
 from modeling_mbt import MBTConfig
@@ -38,7 +39,7 @@ class SweepRun:
     @property
     def name(self) -> str:
         """Returns the name of its folder within a sweep."""
-        return f"{Path(self.method).name}-{self.digest}-{self.label_fraction:g}-seed{self.seed}"
+        return f"{Path(self.method).name}-{self.digest}-{self.label_fraction:.12g}-seed{self.seed}"
 
 
 def can_be_saved(line: Mapping[str, Any]) -> bool:
@@ -61,9 +62,14 @@ class Results:
         self._path = Path(args.output_dir, RESULTS_NAME)
         self.settings = _settings(args, speech)
         # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
-        starts_over = args.overwrite_output_dir and args.resume_from_checkpoint is None
-        latest = reversed([] if starts_over else read_lines(self._path))
+        self._starts_over = args.overwrite_output_dir and args.resume_from_checkpoint is None
+        latest = reversed([] if self._starts_over else read_lines(self._path))
         self._done = list(takewhile(lambda line: line.get("settings") == self.settings, latest))[::-1]
+
+    def begin(self) -> None:
+        """Deletes the lines of earlier calls if this one starts over; to be called once everything is in order."""
+        if self._starts_over:
+            self._path.unlink(missing_ok=True)
 
     def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)
@@ -130,10 +136,8 @@ def validation_rank(result: Mapping[str, Any]) -> tuple[float, float]:
 
 def _settings(args: FinetuneArguments, speech: LabeledSpeech) -> str:
     """Returns a digest of what a result depends on beside its run: recordings, labels, splits and arguments."""
-    neutral = {"model_name_or_path", "label_fraction", "seed", "output_dir", "resume_from_checkpoint", "report_to"}
-    neutral |= {"overwrite_output_dir", "allow_outside_paths", "dataloader_num_workers"}
-    neutral |= {"logging_steps", "eval_steps", "save_steps", "save_total_limit"}
-    values = {name: value for name, value in asdict(args).items() if name not in neutral and "hub" not in name}
+    of_runs = {"model_name_or_path", "label_fraction", "seed"}
+    values = {name: value for name, value in decisive(args).items() if name not in of_runs}
     values["label_map"] = read_label_map(args.label_map)  # of a file, what it holds
     words = f"{speech.fingerprint} {speech.labels_fingerprint()} {json.dumps(values, sort_keys=True)}"
     return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ Axes: B crops, S samples, T frames, M features.
 import json
 import math
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from mbt_speech.run_arguments import LEAST
 
 from .style import plt, save
 
-Pair = tuple[Tensor, Tensor]
+PICTURE_NAME = "views.png"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,7 +38,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        default="strong",
         help="preset with the features and distortions to show (default: strong)",
     )
     parser.add_argument("--run", type=Path, help="folder of a pre-training run whose features and distortions to show")
@@ -57,6 +57,11 @@ def main(args: Namespace) -> None:
     """Draws and writes what the arguments ask for."""
     if args.num_pairs < 1:
         raise ValueError(f"--num_pairs {args.num_pairs} must be at least 1.")
+    if not 0 <= args.start_seconds < math.inf:
+        raise ValueError(f"--start_seconds must not be negative or infinite, and is {args.start_seconds}.")
+    if args.run is not None and args.preset is not None:
+        raise ValueError("Give --run or --preset: a run has its own features and distortions.")
+    args.preset = args.preset or "strong"
     least = LEAST["crop_seconds"]
     if args.crop_seconds is not None and not least <= args.crop_seconds < math.inf:
         raise ValueError(f"--crop_seconds must be at least {least}, not infinite, and is {args.crop_seconds}.")
@@ -69,20 +74,20 @@ def main(args: Namespace) -> None:
     ]
     views = [[view(one, extractor, augmentation, generator) for one in pair] for pair in waveforms]
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    sf.write(args.output_dir / "crop.wav", crops[0].numpy(), extractor.sampling_rate)
+    sounds = {"crop.wav": crops[0]}
     if augmentation.waveform:
-        for number, pair in enumerate(waveforms):
-            for letter, batch in zip("ab", pair, strict=True):
-                path = args.output_dir / f"view_{number + 1}{letter}.wav"
-                sf.write(path, batch[0].clamp(-1, 1).numpy(), extractor.sampling_rate)
+        for number, pair in enumerate(waveforms, 1):
+            sounds |= {f"view_{number}{letter}.wav": batch[0] for letter, batch in zip("ab", pair, strict=True)}
+    for name, waveform in sounds.items():
+        sf.write(args.output_dir / name, waveform.clamp(-1, 1).numpy(), extractor.sampling_rate)
     features, mask = extractor.extract(crops)
     draw(args, extractor, crops[0], extractor.normalize(features, mask)[0], views)
-    print(closing(args))
+    print(closing(args, [*sounds, PICTURE_NAME]))
 
 
-def closing(args: Namespace) -> str:
+def closing(args: Namespace, written: Sequence[str]) -> str:
     """Returns the last line: what was written, and how to train with these distortions, or to use the run shown."""
-    result = f"{', '.join(sorted(path.name for path in args.output_dir.iterdir()))} are in {args.output_dir}"
+    result = f"{', '.join(written)} are in {args.output_dir}"
     if args.run is not None:
         return closing_line(result, "mbt", "embed", args.run, "RECORDINGS", "--output", "embeddings.npz")
     words = ["--preset", args.preset, *(["--augmentation", args.augmentation] if args.augmentation else [])]
@@ -149,4 +154,4 @@ def draw(
         axis.imshow(one.numpy().T, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
         axis.set(title=title, xlabel="s", ylabel="mel band" if extractor.frequency_scale == "mel" else "Fourier bin")
     figure.colorbar(axes[0][1].images[0], ax=axes, shrink=0.6, label="normalized log power")
-    save(figure, args.output_dir / "views.png")
+    save(figure, args.output_dir / PICTURE_NAME)

@@ -53,7 +53,8 @@ def save_checkpoint(
     partial = output_dir / f".{target.name}.partial"
     try:
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            for unfinished in output_dir.glob(".checkpoint-*.partial"):  # of a run that was killed
+                shutil.rmtree(unfinished, ignore_errors=True)
             partial.mkdir()
         accelerator.wait_for_everyone()
         values = state.save(partial)

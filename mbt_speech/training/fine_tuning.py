@@ -164,9 +164,7 @@ class FullTraining:
             worker_init_fn=keep_out_of_signals,
             generator=torch.Generator(),  # or else it draws from the global one, which a resumed run has just restored
         )
-        for batch in loader:
-            batch.pop("bad")
-            yield batch
+        yield from loader
 
     def backpropagate(self, network: torch.nn.Module, batches: list[dict], step: int) -> Losses:
         """Adds the gradient of the micro-batches of a step; returns their mean loss and accuracy."""

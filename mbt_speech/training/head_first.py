@@ -106,9 +106,9 @@ def train_from_scratch(
     began = time.monotonic()
     best_rate, accuracies = learning_rates[0], {}
     if len(learning_rates) > 1:
-        for rate in learning_rates:
+        for rate in dict.fromkeys(learning_rates):
             training = start(rate, rows["train"])
-            training.run(output_dir / f"learning_rate_{rate:g}", f"{description}, learning rate {rate:g}")
+            training.run(output_dir / f"learning_rate_{rate:.12g}", f"{description}, learning rate {rate:g}")
             accuracies[rate] = training.accuracy_on(rows["validation"])
             training.accelerator.free_memory()
         best_rate = max(accuracies, key=lambda rate: accuracies[rate])

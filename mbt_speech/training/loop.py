@@ -19,7 +19,7 @@ from mbt_speech.stopping import StoppedAfterSaving
 from modeling_mbt import MBTPreTrainedModel
 
 from .accumulation import Losses
-from .checkpoints import discard_checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import CheckpointError, discard_checkpoints, find_checkpoint, load_checkpoint, save_checkpoint
 from .hub_uploads import HubUploads
 from .interruption import StopSignals
 from .optimization import Schedule, create_optimizer
@@ -80,7 +80,7 @@ class TrainingRun:
         identity: Tells this training from others in the same folder, if there may be any.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read, or is of a training of another identity.
+        CheckpointError: The checkpoint cannot be read, is of a training of another identity, or has all steps already.
     """
 
     def __init__(
@@ -106,11 +106,9 @@ class TrainingRun:
         self._prepare(encoder_learning_rate)
         if args.resume_from_checkpoint is None:
             discard_checkpoints(accelerator, self.output_dir, args.overwrite_output_dir)
-        checkpoint = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
-        if checkpoint is not None:
-            progress = load_checkpoint(self.state, checkpoint, identity)
-            self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
-            accelerator.print(f"Resuming from {checkpoint}.")
+        self.resumed_from = find_checkpoint(accelerator, self.output_dir, args.resume_from_checkpoint)
+        if self.resumed_from is not None:
+            self._resume(self.resumed_from)
         self.log = RunLog(
             accelerator,
             self.output_dir,
@@ -120,6 +118,18 @@ class TrainingRun:
             logging_steps=args.logging_steps,
             clips_per_step=global_batch_size(args, accelerator.num_processes),
         )
+
+    def _resume(self, checkpoint: Path) -> None:
+        """Goes on from a checkpoint."""
+        progress = load_checkpoint(self.state, checkpoint, self.identity)
+        self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
+        is_own = checkpoint.resolve().parent == self.output_dir.resolve()
+        if self.step > self.max_steps or (self.step == self.max_steps and not is_own):
+            raise CheckpointError(
+                f"{checkpoint} has {self.step} steps, and the run is to have {self.max_steps}: nothing is left to "
+                "train. Raise --max_steps."
+            )
+        self.accelerator.print(f"Resuming from {checkpoint}.")
 
     def _prepare(self, encoder_learning_rate: float | None) -> None:
         """Moves the model to its layout and place, and prepares whatever learns or schedules with the accelerator."""

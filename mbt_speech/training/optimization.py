@@ -63,8 +63,10 @@ def _is_of_encoder(name: str) -> bool:
 def _layer(name: str) -> str:
     """Returns the layer of a parameter: one of a row with numbers, or all else in a module."""
     if name.startswith("hub."):
+        if name.startswith("hub.classifier."):
+            return "hub.classifier"
         numbered = re.match(r".*?\blayers?\.\d+\.", name)
-        return numbered.group() if numbered else ".".join(name.split(".")[:3])
+        return numbered.group() if numbered else ".".join(name.split(".")[:-1][:3])
     parts = name.removeprefix("mbt.").split(".")
     # "encoder.layers.2" and "encoder.frame_layers.0" are layers of their own, "projector" and "classifier" one.
     return ".".join(parts[:3]) if parts[0] == "encoder" and parts[1] != "stem" else ".".join(parts[:1])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mbt_speech.arguments import PretrainArguments
 from mbt_speech.command_line import RECIPE_NAME, load_yaml
 from mbt_speech.run_arguments import RunArguments
 
@@ -27,14 +28,13 @@ def claim_output_dir(args: RunArguments) -> None:
     folder = Path(args.output_dir)
     _lock(folder)
     if args.overwrite_output_dir:
-        if args.resume_from_checkpoint is None:
-            (folder / RESULTS_NAME).unlink(missing_ok=True)
         return
     if (folder / RECIPE_NAME).is_file():
         there, here = _identity(load_yaml(folder / RECIPE_NAME)), _identity(vars(args))
     else:
         there, here = ("a model",) if any((folder / name).exists() for name in MODEL_NAMES) else None, None
-    if there != here:
+    is_trained_anew = isinstance(args, PretrainArguments) and args.resume_from_checkpoint is None
+    if there != here or (is_trained_anew and (folder / "model.safetensors").exists()):
         raise ValueError(
             f"{folder} holds {' '.join(map(str, there or ['something else']))}, which this run would overwrite: name "
             "another --output_dir, or add --overwrite_output_dir."

@@ -73,7 +73,7 @@ class RunLog:
         if not is_logged(step, self.logging_steps, self.max_steps):
             return
         device = self.accelerator.device
-        tensors = {name: torch.as_tensor(value, device=device).detach() for name, value in values.items()}
+        tensors = {name: torch.as_tensor(value, device=device).detach().float() for name, value in values.items()}
         values = {name: float(self.accelerator.reduce(tensor, "mean")) for name, tensor in tensors.items()}  # pyright: ignore[reportArgumentType]
         now = time.perf_counter()
         rate = (step - self.last_step) * self.clips_per_step / (now - self.last_time)

@@ -72,7 +72,9 @@ class SparseTraining:
             step: Optimizer steps done so far.
             optimizer: Its averages forget the weights that come and go.
         """
-        if step % self.interval == 0 and step <= self.last_update:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        is_finite = all(bool(gradient.isfinite().all()) for gradient in gradients)  # in fp16, not always
+        if step % self.interval == 0 and step <= self.last_update and is_finite:
             self._move(step, optimizer)
         for name, weight in self.weights.items():
             if weight.grad is not None:

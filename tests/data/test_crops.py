@@ -15,6 +15,7 @@ from feature_extraction.speech import BadAudioError, to_waveform
 from mbt_speech.data.crops import ClipDataset, CropDataset, collate_clips, collate_crops
 from mbt_speech.data.recording_folder import scan_folder
 from mbt_speech.data.recording_index import index_recordings
+from mbt_speech.user_errors import as_sentence
 
 RATE = 8_000
 SECONDS = {"a.wav": 0.3, "b.flac": 1.0, "c.wav": 2.6, "d.wav": 10.0}
@@ -193,7 +194,6 @@ def test_clips_are_whole_and_padded_to_the_longest(recordings):
     assert batch["lengths"].tolist() == [2_400, 20_800, 8_000]
     assert batch["labels"].tolist() == [3, 4, 1]
     assert batch["labels"].dtype == torch.int64
-    assert batch["bad"] == []
     for row, value in enumerate([recordings.dataset[item]["audio"] for item in (0, 2, 1)]):
         length = int(batch["lengths"][row])
         np.testing.assert_array_equal(batch["waveforms"][row, :length], to_waveform(value, RATE))
@@ -215,16 +215,13 @@ def test_long_clips_are_cut_at_the_start_or_anew_every_epoch(recordings):
     assert all(len(set(cuts)) == 3 for cuts in zip(*(rest for _, *rest in drawn), strict=True))
 
 
-def test_a_bad_clip_is_dropped_with_its_label_and_reported(damaged):
-    clips = clips_of(damaged, on_bad_audio="skip")
-    batch = next(iter(DataLoader(clips, batch_size=4, num_workers=1, collate_fn=collate_clips)))
-    assert batch["labels"].tolist() == [1, 4, 1]
-    assert len(batch["waveforms"]) == len(batch["lengths"]) == 3
-    assert [(os.path.basename(name), reason) for name, reason in batch["bad"]] == [("a.wav", "does not exist.")]
-    none_left = collate_clips([clips[0]])
-    assert len(none_left["waveforms"]) == len(none_left["labels"]) == 0
-    with pytest.raises(BadAudioError):
-        clips_of(damaged)[0]
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_error_of_a_bad_clip_is_one_sentence_also_from_a_worker(damaged, num_workers):
+    with pytest.raises(BadAudioError) as error:
+        list(DataLoader(clips_of(damaged), batch_size=4, num_workers=num_workers, collate_fn=collate_clips))
+    assert as_sentence(error.value).endswith("a.wav does not exist.")
+    assert len(as_sentence(error.value).splitlines()) == 1
+    assert "Traceback" not in as_sentence(error.value)
 
 
 def test_crops_of_an_mp3_print_nothing(tmp_path, capfd):

@@ -13,6 +13,7 @@ from feature_extraction.speech import to_waveform
 from mbt_speech.data.recording_folder import scan_folder
 from mbt_speech.data.recording_index import index_recordings
 from mbt_speech.data.recordings import load_recordings
+from mbt_speech.data.splits import are_split_by_column, split_rows
 from tests.support.recordings import record, relative_paths
 
 # A folder of sound files
@@ -243,3 +244,24 @@ def test_metadata_may_name_its_own_files_by_absolute_paths(tmp_path):
     record(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text(f"file_name\n{tmp_path / 'a.wav'}\n")
     assert len(scan_folder(tmp_path)["train"]) == 1
+
+
+def test_a_column_of_splits_says_more_than_the_names_of_folders(tmp_path):
+    rows = [{"file_name": "TRAIN/1.wav", "split": "test"}, {"file_name": "TEST/2.wav", "split": "train"},
+            {"file_name": "TEST/3.wav", "split": "dev"}]  # fmt: skip
+    for row in rows:
+        record(tmp_path / row["file_name"])
+    write_metadata(tmp_path, "csv", rows)
+    splits = scan_folder(tmp_path)
+    found = split_rows(splits, None, by_column=are_split_by_column(splits, None))
+    names = splits["train"]["split"]
+    assert {split: [names[row] for row in rows] for split, rows in found.items()} == {
+        "train": ["train"], "validation": ["dev"], "test": ["test"]
+    }  # fmt: skip
+
+
+def test_a_number_that_fits_into_no_column_is_refused(tmp_path):
+    record(tmp_path / "1.wav")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.wav", "label": 99999999999999999999999999}')
+    with pytest.raises(ValueError, match="its numbers are too large"):
+        scan_folder(tmp_path)

@@ -152,3 +152,31 @@ def test_a_cache_that_holds_something_else_is_measured_anew(tmp_path, content):
     (cached,) = (tmp_path / "cache" / "mbt_lengths").iterdir()
     cached.write_text(content)
     assert index_recordings(recordings, "audio", cache_dir=tmp_path / "cache").seconds == seconds
+
+
+def test_what_was_bad_is_looked_at_again(tmp_path, monkeypatch):
+    for name in "ab":
+        record(tmp_path / "set" / f"{name}.wav", 0.2)
+    train = scan_folder(tmp_path / "set")["train"]
+    measured = []
+
+    def failing_disk(audio, *, name, **kwargs):
+        measured.append(os.path.basename(name))
+        if len(measured) == 1:
+            raise BadAudioError(name, "cannot be read: the disk is busy.")
+        return 0.2
+
+    monkeypatch.setattr(recording_index.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(recording_index, "recording_seconds", failing_disk)
+    first = index_recordings(train, "audio", on_bad_audio="skip", cache_dir=tmp_path / "cache")
+    assert (len(first.dataset), len(first.bad)) == (1, 1)
+    again = index_recordings(train, "audio", on_bad_audio="skip", cache_dir=tmp_path / "cache")
+    assert (len(again.dataset), again.bad) == (2, [])
+    assert measured == ["a.wav", "b.wav", "a.wav"]
+
+
+def test_arrays_without_a_rate_have_that_of_the_model(tmp_path):
+    arrays = Dataset.from_dict({"audio": [[0.0] * 8_000]})
+    for rate, seconds in ((8_000, 1.0), (16_000, 0.5)):
+        index = index_recordings(arrays, "audio", sampling_rate=rate, cache_dir=tmp_path)
+        assert index.seconds.tolist() == [seconds]

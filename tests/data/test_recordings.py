@@ -3,9 +3,9 @@
 import pytest
 from datasets import Audio, Dataset, DatasetDict
 
-from feature_extraction.speech import to_waveform
+from feature_extraction.speech import recording_seconds, to_waveform
 from mbt_speech.data import recordings
-from mbt_speech.data.recordings import find_audio_column, load_recordings
+from mbt_speech.data.recordings import as_plain_audio, find_audio_column, load_recordings
 from tests.support.recordings import RATE, record
 
 
@@ -98,3 +98,27 @@ def test_the_audio_column_is_found_or_the_columns_are_listed():
             find_audio_column(Dataset.from_dict(columns))
     with pytest.raises(ValueError, match="no column 'z'"):
         find_audio_column(Dataset.from_dict({"x": [1]}), "z")
+
+
+def test_a_damaged_data_set_is_named(tmp_path, embedded):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    embedded.to_parquet(folder / "0.parquet")
+    (folder / "1.parquet").write_bytes((folder / "0.parquet").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"The data set .*set cannot be read: \w+"):
+        load_recordings(dataset_name=str(folder), cache_dir=str(tmp_path / "cache"))
+    embedded.save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"The data set .*saved cannot be read"):
+        load_recordings(dataset_name=str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_paths_can_be_mixed_and_streamed_like_any_audio(tmp_path, is_stream):
+    record(tmp_path / "1.wav", 0.2)
+    paths = Dataset.from_dict({"audio": [str(tmp_path / "1.wav")]})
+    (row,) = as_plain_audio(paths.to_iterable_dataset() if is_stream else paths, "audio")
+    assert row == {"audio": {"bytes": None, "path": str(tmp_path / "1.wav")}}
+    assert recording_seconds(row["audio"]) == 0.2
+    with pytest.raises(ValueError, match="'audio' cannot be streamed or mixed"):
+        as_plain_audio(Dataset.from_dict({"audio": [[0.0, 1.0]]}), "audio")

@@ -82,6 +82,8 @@ def test_a_moment_has_the_class_of_the_segment_that_holds_it():
     moments = np.array([0.0, 0.1, 0.29, 0.3, 0.4, 0.45, 0.55, 0.6, 2.0])
     assert segments.classes_at(moments, ["a", "b"]).tolist() == [-1, 0, 0, 1, -1, -1, 0, -1, -1]
     assert Segments(np.zeros(0), np.zeros(0), []).classes_at(moments, ["a"]).tolist() == [-1] * 9
+    nested = Segments(np.array([0.0, 2.0]), np.array([10.0, 3.0]), ["a", "b"])
+    assert nested.classes_at(np.array([1.0, 2.5, 5.0, 10.0]), ["a", "b"]).tolist() == [0, 1, 0, -1]
 
 
 def test_segments_are_read_from_any_nesting_in_any_order_and_unit():
@@ -98,6 +100,8 @@ def test_segments_are_read_from_any_nesting_in_any_order_and_unit():
     )
     (classes,) = read([[{"start": 0.0, "end": 1.0, "label": 1}]], named)
     assert classes.labels == ["q"]
+    with pytest.raises(ValueError, match="lacks its label or a time"):  # -1 is no class, not the last one
+        read([[{"start": 0.0, "end": 1.0, "label": -1}]], named)
 
 
 def test_a_label_map_renames_and_leaves_out_labels():
@@ -119,6 +123,8 @@ def test_a_label_map_renames_and_leaves_out_labels():
         ),
         ({"start": 2.0, "end": 1.0, "label": "a"}, "ends before it starts"),
         ({"start": 2.0, "end": 3.0, "label": None}, "lacks its label or a time"),
+        ({"start": None, "end": 3.0, "label": "a"}, "lacks its label or a time"),
+        ({"start": 2.0, "end": float("nan"), "label": "a"}, "lacks its label or a time"),
         ({"start": 2.0, "end": 3.0, "duration": 1.0}, "have the fields start, end, duration: one must begin with"),
     ],
 )
@@ -127,7 +133,7 @@ def test_segments_that_cannot_be_are_refused_with_what_to_do(segment, message):
         {"x": List({name: Value("string" if name == "label" else "float64") for name in segment})}
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        read([[segment]], features)
+        read([[segment, {**segment, "start": 0.0}]], features)
 
 
 def test_a_folder_passes_lists_of_its_metadata_on(tmp_path):

@@ -142,3 +142,11 @@ def test_the_usual_names_of_parts_are_known():
     names = {"train": "train", "Training": "train", "valid": "validation", "val": "validation", "eval": "validation"}
     names |= {"dev-clean": "validation", "test_other": "test", "train.100": "train", "trainer": None, "word": None}
     assert {name: split_of(name) for name in names} == names
+
+
+@pytest.mark.parametrize("missing", [None, -1])
+def test_a_row_without_a_split_is_refused(missing):
+    features = Features({"split": ClassLabel(names=["train", "test"])})
+    dataset = Dataset.from_dict({"split": [0, 1, missing]}, features=features)
+    with pytest.raises(ValueError, match="'split' holds None: write train, validation or test"):
+        split_rows(DatasetDict({"train": dataset}), None, by_column=True)

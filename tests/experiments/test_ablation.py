@@ -49,6 +49,11 @@ def test_a_dotted_argument_is_an_entry_of_a_json_object():
         ({"vary": {"density": [None, 0.5]}, "axis": "density"}, "Give the values of the axis 'density' names"),
         ({"vary": {"density": [[1], [2]]}, "axis": "density"}, "Give the values of the axis 'density' names"),
         ({"axis": "lambda"}, "The axis 'lambda' is not varied"),
+        ({"controls": None}, "`controls` lists encoders"),
+        ({"controls": "random"}, "`controls` lists encoders"),
+        ({"baseline": 5}, "`baseline` has the arguments"),
+        ({"pretrain": "tiny"}, "`pretrain` and `finetune` have arguments"),
+        ({"finetune": ["tiny"]}, "`pretrain` and `finetune` have arguments"),
     ],
 )
 def test_a_grid_that_cannot_be_drawn_is_refused_before_the_work(tmp_path, changes, complaint):

@@ -271,3 +271,22 @@ def test_a_cpu_generator_distorts_clips_on_a_gpu_by_the_same_parameters():
     on_gpu, _ = pipeline(waveforms.cuda(), extractor, seeded())
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("num_clips", [2, 4])
+def test_a_clip_is_mixed_with_its_probability_also_with_one_that_is_not(num_clips):
+    step = {"name": "mixup", "ratio": [0.4, 0.4], "p": 0.25}
+    generator, mixed = seeded(), 0
+    for _ in range(400):
+        clips = torch.randn(num_clips, 6, 4, generator=generator)
+        changed = MBTAugmentation(features=[step]).distort_features(clips, generator)
+        mixed += int(((changed - clips).abs().amax(dim=(1, 2)) > 1e-3).sum())
+    assert mixed / (400 * num_clips) == pytest.approx(0.25, abs=0.05)
+
+
+def test_choosing_among_distortions_leaves_no_clip_as_it_is():
+    step = {"choose": 1, "of": [{"name": "mixup", "ratio": [0.4, 0.4]}, {"name": "fader"}, {"name": "noise"}]}
+    clips, generator = torch.randn(3, 6, 4), seeded()
+    for _ in range(50):
+        changed = MBTAugmentation(features=[step]).distort_features(clips, generator)
+        assert ((changed - clips).abs().amax(dim=(1, 2)) > 1e-4).all()

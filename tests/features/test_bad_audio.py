@@ -87,8 +87,8 @@ def test_a_flac_of_unknown_length_is_bad():
 
 
 def test_no_channels_and_too_many_are_bad():
-    assert "0 channels" in bad(np.zeros((0, RATE))).reason
-    assert "0 channels" in bad(np.zeros((RATE, 0))).reason
+    for shape in ((0, RATE), (RATE, 0), (0,), (0, 2)):
+        assert bad(np.zeros(shape)).reason == "is empty: it holds 0 samples."
     assert "100 channels" in bad(np.zeros((RATE, 100))).reason
 
 

@@ -216,3 +216,23 @@ def test_statistics_of_nothing_are_refused_and_change_nothing(batches):
     with pytest.raises(ValueError, match="no recordings, or of silence alone"):
         extractor.fit(batches)
     assert extractor.mean is extractor.std is None
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_tensors_changes_nothing(settings, dtype):
+    extractor, clips = MBTFeatureExtractor(**settings), torch.tensor(some_speech(4000))[None]
+    expected = extractor.extract(clips)[0]
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(extractor.extract(clips)[0], expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_statistics_are_kept_as_plain_numbers(tmp_path):
+    for mean, std in ((np.float32(1), np.float32(2)), (torch.zeros(64), torch.ones(64))):
+        extractor = MBTFeatureExtractor(mean=mean, std=std)
+        extractor.save_pretrained(tmp_path)
+        again = MBTFeatureExtractor.from_pretrained(tmp_path)
+        assert (again.mean, again.std) == (extractor.mean, extractor.std) == (mean.tolist(), std.tolist())

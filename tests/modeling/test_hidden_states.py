@@ -114,3 +114,29 @@ def test_the_trainers_flag_trains_the_same_network(tmp_path):
         weights.append(model.state_dict())
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6)
+
+
+# torch's compiler reads what it warns of itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be instantiated")
+@pytest.mark.slow
+@EVERY_ENCODER
+def test_a_compiled_model_can_be_checkpointed(settings):
+    features, mask = clips(settings)
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = MBTForPreTraining(MBTConfig(**settings)).train()
+        if checkpointing:
+            enable(model, None)
+        network = torch.compile(model, backend="aot_eager") if checkpointing else model
+        output = network(features, features.flip(0), mask, mask)
+        output.loss.backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        results.append((output.loss.detach(), gradients, dict(model.named_buffers())))
+    (loss, gradients, buffers), (again, gradients_again, buffers_again) = results
+    torch.testing.assert_close(again, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_again[name], gradient, rtol=1e-3, atol=1e-4)
+    for name, buffer in buffers.items():
+        torch.testing.assert_close(buffers_again[name], buffer)

@@ -161,8 +161,27 @@ def test_a_frozen_encoder_stays_as_it_is_in_training_mode():
 
 
 def test_features_of_another_size_are_refused_with_the_size_that_fits():
-    with pytest.raises(ValueError, match=r"\(batch, frames, 16\)"):
-        MBTModel(MBTConfig(**TINY))(torch.randn(2, 20, 17))
+    for features in (torch.randn(2, 20, 17), torch.randn(2, 0, 16), torch.randn(20, 16)):
+        with pytest.raises(ValueError, match=r"\(batch, frames, 16\)"):
+            MBTModel(MBTConfig(**TINY))(features)
+
+
+@pytest.mark.parametrize("shape", [(2, 3200), (2,), (1, 20)])
+def test_a_mask_of_something_else_is_refused_with_the_shape_that_fits(shape):
+    with pytest.raises(ValueError, match=r"`attention_mask` must be of shape \(2, 20\)"):
+        MBTModel(MBTConfig(**TINY))(torch.randn(2, 20, 16), torch.ones(shape))
+
+
+def test_one_clip_alone_is_refused_in_training():
+    model = MBTForPreTraining(MBTConfig(**TINY)).train()
+    with pytest.raises(ValueError, match="Batch norm needs two clips"):
+        model(torch.randn(1, 40, 16))
+    model.eval()(torch.randn(1, 40, 16))
+
+
+def test_a_classifier_in_double_precision_has_its_loss_in_it():
+    model = MBTForSequenceClassification(MBTConfig(**TINY, num_labels=3)).double()
+    assert model(torch.randn(2, 40, 16).double(), labels=torch.tensor([0, 2])).loss.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -182,6 +201,10 @@ def test_features_of_another_size_are_refused_with_the_size_that_fits():
         {"embedding_size": 0},
         {"num_mel_bins": 10**9},
         {"num_labels": 10**7},
+        {"num_labels": 0},
+        {"num_labels": "3"},
+        {"hidden_size": 5},
+        {"pooled_size": 5},
         {"context_size": 10**8},
         {"pooling_mode": "statistics", "pooling_cosines": 10**9},
         {"redundancy_loss_weight": math.nan},

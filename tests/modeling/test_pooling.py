@@ -11,7 +11,13 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from modeling_mbt import MBTConfig, MBTModel
 from modeling_mbt.encoder_mbt import frame_center, time_stride
-from modeling_mbt.pooling_mbt import input_statistics, ordered_features, speech_weights, temporal_cosines
+from modeling_mbt.pooling_mbt import (
+    input_statistics,
+    ordered_features,
+    pool_frames,
+    speech_weights,
+    temporal_cosines,
+)
 from tests.support.models import SMALL_MAX_POOL, TINY, stir
 
 EVEN = torch.full((1, 50), 1 / 50)
@@ -157,3 +163,28 @@ def test_the_projector_does_not_read_the_statistics_of_the_input():
     assert config.projected_size == MBTConfig(**SMALL_MAX_POOL).projected_size < config.pooled_size
     with pytest.raises(StrictDataclassClassValidationError, match="pool_input_features"):
         MBTConfig(**TINY, pool_input_features=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_frames", [257, 303, 2051])
+def test_a_model_in_half_precision_reads_clips_of_every_length_to_their_ends(dtype, num_frames):
+    config = MBTConfig(**{**SMALL_MAX_POOL, "pool_input_features": True})
+    model = stir(MBTModel(config)).to(dtype)
+    features = torch.randn(1, num_frames, 16).to(dtype)
+    features[:, -1] += 50
+    mask = torch.ones(1, num_frames, dtype=torch.long)
+    pooled = model(features).pooler_output
+    assert torch.equal(pooled, model(features, mask).pooler_output)
+    assert torch.equal(pooled, model(features, mask.to(dtype)).pooler_output)
+    assert pooled.dtype == dtype
+    assert pooled[0, -16:].min() > 10  # the steepest slopes, up to the last frame
+
+
+@pytest.mark.parametrize("mode", ["mean", "statistics"])
+def test_frames_of_a_long_clip_are_pooled_in_single_precision(mode):
+    config = MBTConfig(**{**TINY, "pooling_mode": mode})
+    frames = torch.tensor([0.0, 600.0]).repeat(10_000)[None, :, None].expand(1, 20_000, config.hidden_size)
+    features = torch.zeros(1, 20_000 * time_stride(config), config.num_mel_bins)
+    pooled = pool_frames(frames.half(), features.half(), None, config)
+    assert pooled.dtype == torch.float16
+    torch.testing.assert_close(pooled.float(), pool_frames(frames, features, None, config), rtol=5e-3, atol=1.0)

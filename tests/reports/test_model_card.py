@@ -6,6 +6,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from huggingface_hub.utils import validate_repo_id
 
 from mbt_speech.arguments import SYNTHETIC, FinetuneArguments, PretrainArguments
+from mbt_speech.data.sources import source
 from mbt_speech.presets import PRESETS
 from mbt_speech.reports.model_card import write_classifier_card, write_pretraining_card
 from mbt_speech.training.sparsity import encoder_cost
@@ -82,3 +83,10 @@ def test_the_card_of_a_classifier_says_where_its_weights_come_from(changes, sent
     row = RESULT | {"seed": 0, "validation_accuracy": 0.5, "accuracy": 0.6} | changes
     write_classifier_card(args, MBTConfig(num_labels=2), [row], 16_000)
     assert sentence in (tmp_path / "README.md").read_text()
+
+
+def test_a_card_names_all_data_sets_of_a_mix():
+    args = PretrainArguments(
+        output_dir="x", train_dir="data/english", interleave_datasets=["data/french", "me/german"]
+    )
+    assert source(args) == "english, data/french, me/german"

@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import html
 import html.parser
 import io
 import json
 import re
 import shutil
 
+import markdown
 import pytest
 from PIL import Image
 
@@ -162,3 +164,17 @@ def test_a_page_of_a_hostile_run_holds_nothing_of_its_making(text, tmp_path):
     assert not read.pictures
     assert not [link for link in read.links if not link.startswith("#")]
     assert "alert(1)" not in "".join(read.attributes)
+
+
+@pytest.mark.parametrize("name", ["_silence_", "__init__", "my*run*x", "**", "a_b_c", "2_000"])
+def test_a_name_is_never_emphasized(name):
+    assert html.unescape(re.sub(r"</?p>", "", markdown.markdown(plain(name)))) == name
+
+
+def test_only_pictures_of_the_last_report_are_deleted(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("01-setup.png", "02-losses.png"):
+        (tmp_path / "pictures" / name).write_bytes(b"")
+    (tmp_path / "report.md").write_text("![losses](pictures/02-losses.png)")
+    report.Gallery(tmp_path)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["01-setup.png"]

@@ -47,10 +47,13 @@ def test_a_runs_own_features_and_distortions_are_shown(recording, tmp_path):
     np.testing.assert_allclose(view, -crop, atol=1e-4)
 
 
-def test_no_sound_is_written_where_only_features_are_distorted(recording, tmp_path):
+def test_no_sound_is_written_where_only_features_are_distorted(recording, tmp_path, capsys):
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "thesis.txt").write_text("not of this command")
     words = ["--augmentation", '{"features": [{"name": "fader"}]}', "--output_dir", str(tmp_path / "shown")]
     main(["show", str(recording), str(recording), *words])
-    assert {path.name for path in (tmp_path / "shown").iterdir()} == {"views.png", "crop.wav"}
+    assert {path.name for path in (tmp_path / "shown").iterdir()} == {"views.png", "crop.wav", "thesis.txt"}
+    assert "crop.wav, views.png are in" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_sound_and_no_number_of_pairs_are_refused(tmp_path, capsys):
@@ -64,6 +67,13 @@ def test_a_file_that_is_no_sound_and_no_number_of_pairs_are_refused(tmp_path, ca
     with pytest.raises(SystemExit):
         main(["show", "x.wav", "--crop_seconds", "0"])
     assert "--crop_seconds must be at least 0.05" in capsys.readouterr().err
+    for start in ("inf", "nan", "-1"):
+        with pytest.raises(SystemExit):
+            main(["show", "x.wav", "--start_seconds", start])
+        assert "--start_seconds must not be negative or infinite" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["show", "x.wav", "--run", str(tmp_path), "--preset", "strong"])
+    assert "--run or --preset" in capsys.readouterr().err
 
 
 def test_the_crop_is_as_long_as_those_of_the_run(tmp_path):

@@ -84,7 +84,7 @@ class TenClips:
     seconds = np.arange(1.0, 11.0)
 
     def __getitem__(self, item):
-        return Clip(np.full(item + 1, item, np.float32), item, [])
+        return Clip(np.full(item + 1, item, np.float32), item)
 
 
 class BatchNormOfPeaks(torch.nn.Module):

@@ -222,3 +222,12 @@ def test_the_layer_norm_of_an_ast_checkpoint_is_kept(tmp_path):
     again = opened(tmp_path)
     assert isinstance(again, HubClassifier)
     assert torch.equal(again.hub.classifier.layernorm.weight, model.classifier.layernorm.weight)
+
+
+def test_batch_norm_that_is_synchronized_stays_frozen_too(tmp_path):
+    model = opened(save_hub_model(tmp_path, "ast"))
+    model.hub.plain, model.hub.synchronized = torch.nn.BatchNorm1d(2), torch.nn.SyncBatchNorm(2)
+    model.train()
+    assert model.hub.training
+    assert not model.hub.plain.training
+    assert not model.hub.synchronized.training

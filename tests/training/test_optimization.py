@@ -54,3 +54,17 @@ def test_lars_scales_weights_by_their_norms_and_nothing_else():
     trust = 1e-3 * weight.norm() / (gradient.norm() + 1e-6 * weight.norm())
     torch.testing.assert_close(model.weight.detach(), weight - 0.2 * trust * (gradient + 1e-6 * weight))
     torch.testing.assert_close(model.bias.detach(), before["bias"] - 0.0048 * gradients["bias"])
+
+
+def test_layers_of_a_model_of_the_hub_end_with_one_classifier():
+    hub = torch.nn.Module()
+    hub.encoder = torch.nn.ModuleDict({"layers": torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(2))})
+    hub.projector, hub.classifier = (
+        torch.nn.Linear(2, 2),
+        torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 2)),
+    )
+    model = torch.nn.ModuleDict({"hub": hub})
+    optimizer = create_optimizer(model, 1.0, 0.1, layerwise_lr_decay=0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for distance, layer in enumerate((hub.classifier, hub.projector, *reversed(hub.encoder["layers"]))):
+        assert {rates[id(parameter)] for parameter in layer.parameters()} == {0.5**distance}

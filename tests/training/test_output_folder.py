@@ -110,3 +110,12 @@ def test_a_recipe_tells_others_no_folders_of_this_machine(tmp_path, monkeypatch)
         ["more"],
     )
     assert '"folder": "noises"' in values["augmentation"]
+
+
+def test_a_finished_encoder_is_not_trained_over_unless_that_is_asked_for(tmp_path):
+    write_recipe(pretraining(tmp_path), True)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"which this run would overwrite"):
+        claim_output_dir(pretraining(tmp_path))
+    claim_output_dir(pretraining(tmp_path, resume_from_checkpoint="auto"))
+    claim_output_dir(pretraining(tmp_path, overwrite_output_dir=True))

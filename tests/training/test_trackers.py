@@ -4,16 +4,20 @@ Trackio needs an older Pillow than the one that these tests are pinned to: what 
 """
 
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from accelerate import tracking
+import torch
+from accelerate import Accelerator, tracking
 from accelerate.utils import LoggerType
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run_pretrain
-from mbt_speech.training.run_log import read_log
+from mbt_speech.training.run_log import RunLog, read_log
 from mbt_speech.user_errors import explain_user_errors
+from tests.support.processes import run_in_two_processes, tell_accelerate
 from tests.support.runs import finetune, pretrain
 
 
@@ -73,3 +77,16 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_command(name, speech_
     assert end.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"pip install {name}.")
     assert not (tmp_path / "run").exists()
+
+
+def log_whole_numbers(rank, results):
+    tell_accelerate(rank)
+    with tempfile.TemporaryDirectory() as folder:
+        log = RunLog(Accelerator(cpu=True), Path(folder), "", 2, start_step=0, logging_steps=1, clips_per_step=1)
+        log.step(1, {"loss": torch.tensor(1.0), "skipped_steps": 1})
+        results[rank] = [line["skipped_steps"] for line in read_log(Path(folder))]
+
+
+@pytest.mark.slow
+def test_two_processes_log_the_number_of_skipped_steps():
+    assert run_in_two_processes(log_whole_numbers) == {0: [1.0], 1: []}
