@@ -58,9 +58,9 @@ from mbt_speech.training.launch import create_accelerator, obey_launcher
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForSequenceClassification
 
-# What leaves the label true: another microphone or line, and hidden parts of the spectrogram (SpecAugment, arXiv
-# 1904.08779); pre-training mixes in other clips as well.
-AUGMENTATION = {"features": [step for step in CHANNELS["features"] if step["name"] != "mixup"]}
+# From scratch, clips are distorted by what leaves the label true: another microphone or line, and hidden parts of the
+# spectrogram (SpecAugment, arXiv 1904.08779). Pre-trained encoders do best without (docs/finetuning_experiments.md).
+FROM_SCRATCH_AUGMENTATION = {"features": [step for step in CHANNELS["features"] if step["name"] != "mixup"]}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,14 +205,14 @@ class Task:
         rate = self.args.encoder_learning_rate
         if rate is None:
             rate = ENCODER_LEARNING_RATE if self.methods.is_mbt(run.method) else HUB_ENCODER_LEARNING_RATE
-        return self.training(run, rows, model, FROM_PROBE, self.args, rate)
+        return self.training(run, rows, model, FROM_PROBE, self.args, rate, {})
 
     def training_from_scratch(self, run: SweepRun, learning_rate: float, rows: np.ndarray) -> FullTraining:
         """Returns the training of a new network."""
         set_seed(run.seed)
         model = self.methods.new_classifier(self.speech.label_names)
         args = replace(self.args, learning_rate=learning_rate)
-        return self.training(run, rows, model, FROM_SCRATCH, args, learning_rate)
+        return self.training(run, rows, model, FROM_SCRATCH, args, learning_rate, FROM_SCRATCH_AUGMENTATION)
 
     def training(
         self,
@@ -222,10 +222,10 @@ class Task:
         pace: Pace,
         args: FinetuneArguments,
         encoder_learning_rate: float,
+        distortions: dict[str, Any],
     ) -> FullTraining:
-        """Returns the training of a network."""
+        """Returns the training of a network; the distortions are the default ones."""
         extractor, is_mbt = self.methods.extractors[run.method], self.methods.is_mbt(run.method)
-        distortions = AUGMENTATION
         if args.augmentation is not None:
             distortions = parse_overrides("augmentation", args.augmentation)
         return FullTraining(

@@ -199,8 +199,9 @@ class FinetuneArguments(RunArguments):
     )  # fmt: skip
     augmentation: str | None = field(
         default=None,
-        metadata={"help": "JSON object of MBTAugmentation arguments; by default an equalizer, a fader and masks, as "
-                  "in recipes/voices.yaml. Only for MBT models: others are masked as their own config says."},
+        metadata={"help": "JSON object of MBTAugmentation arguments; by default there are no distortions, and for "
+                  "`supervised` an equalizer, a fader and masks. Only for MBT models: others are masked as their own "
+                  "config says."},
     )  # fmt: skip
     eval_steps: int = field(default=0, metadata={"help": "Steps between two measurements on validation; 0 is none."})
     num_train_epochs: float = field(

@@ -48,7 +48,8 @@ RESIZING = {
         {"name": "fader", "gain": 1.0},
     ]
 }
-# Another channel, hidden stretches, a little of other clips: what fine-tuning distorts by, and `recipes/voices.yaml`.
+# Another channel, hidden stretches, a little of other clips: what `recipes/voices.yaml` distorts by, and training from
+# scratch.
 CHANNELS = {
     "features": [
         {"name": "mixup", "ratio": [0.0, 0.2]},

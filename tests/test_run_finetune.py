@@ -217,14 +217,14 @@ def test_a_sweep_that_is_to_start_over_loses_nothing_to_a_mistake(speech_folder,
     assert [line["seed"] for line in results(run)] == [1]
 
 
-def test_no_distortions_are_none(monkeypatch):
+def test_distortions_that_are_given_replace_the_default_ones_also_if_there_are_none(monkeypatch):
     chosen = []
     monkeypatch.setattr(run_finetune, "FullTraining", lambda *args, **_: chosen.append(args[6].augmentation.to_dict()))
     task = SimpleNamespace(methods=SimpleNamespace(extractors={"x": None}, is_mbt=lambda method: True))
     run = SimpleNamespace(method="x", name="x", seed=0)
     for name in ("accelerator", "speech", "settings"):
         setattr(task, name, None)
+    own = {"waveform": [], "features": [{"name": "fader"}]}
     for given in (None, "{}"):
-        args = SimpleNamespace(augmentation=given)
-        run_finetune.Task.training(task, run, None, None, None, args, 1e-3)
-    assert chosen == [{"waveform": [], **run_finetune.AUGMENTATION}, {"waveform": [], "features": []}]
+        run_finetune.Task.training(task, run, None, None, None, SimpleNamespace(augmentation=given), 1e-3, own)
+    assert chosen == [own, {"waveform": [], "features": []}]
