@@ -125,7 +125,7 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"`padding` is one of {', '.join(map(repr, PADDINGS))}, not {padding!r}.")
         if (truncation or padding == "max_length") and max_length is None:
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
-        if max_length is not None and (not isinstance(max_length, int) or max_length < self.win_length):
+        if max_length is not None and (not isinstance(max_length, int | np.integer) or max_length < self.win_length):
             raise ValueError(f"`max_length` must be at least a window of {self.win_length} samples, not {max_length}.")
         if truncation:
             clips = [clip[:max_length] for clip in clips]

@@ -72,9 +72,7 @@ class SparseTraining:
             step: Optimizer steps done so far.
             optimizer: Its averages forget the weights that come and go.
         """
-        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
-        is_finite = all(bool(gradient.isfinite().all()) for gradient in gradients)  # in fp16, not always
-        if step % self.interval == 0 and step <= self.last_update and is_finite:
+        if step % self.interval == 0 and step <= self.last_update and self._has_finite_gradients():
             self._move(step, optimizer)
         for name, weight in self.weights.items():
             if weight.grad is not None:
@@ -93,6 +91,10 @@ class SparseTraining:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes the masks of a checkpoint."""
         self.masks = {name: state[name].to(weight.device) for name, weight in self.weights.items()}
+
+    def _has_finite_gradients(self) -> bool:
+        """Returns whether masks may move by the gradients: in fp16, the loss scaler finds out only after this."""
+        return all(weight.grad is None or bool(weight.grad.isfinite().all()) for weight in self.weights.values())
 
     def _move(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         progress = step / self.last_update if self.last_update else 1.0

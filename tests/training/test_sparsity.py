@@ -188,3 +188,18 @@ def test_the_cost_counts_what_zeros_spare():
 def test_an_unknown_method_or_density_is_refused(method, density):
     with pytest.raises(ValueError, match=r"sparsity method|--density"):
         SparseTraining(build(), method, density, max_steps=10, seed=0)
+
+
+@pytest.mark.parametrize("method", ["rigl", "set", "magnitude"])
+def test_gradients_that_overflowed_move_no_masks(method):
+    _, sparse, optimizer = run(method, steps=10)
+    before = {name: mask.clone() for name, mask in sparse.masks.items()}
+    step = sparse.interval * (10 // sparse.interval + 1)
+    for weight in sparse.weights.values():
+        weight.grad = torch.full_like(weight, math.inf)
+    sparse.before_step(step, optimizer)
+    assert all(torch.equal(sparse.masks[name], mask) for name, mask in before.items())
+    for weight in sparse.weights.values():
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    sparse.before_step(step, optimizer)
+    assert any(not torch.equal(sparse.masks[name], mask) for name, mask in before.items())
