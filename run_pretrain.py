@@ -7,7 +7,7 @@ Axes: B crops, S samples, T frames, M mel bins, D latents.
 """
 
 from mbt_speech.arguments import PretrainArguments
-from mbt_speech.command_line import RECIPE_NAME, load_yaml, parse_arguments, parse_overrides, write_recipe
+from mbt_speech.command_line import changed_arguments, parse_arguments, parse_overrides, write_recipe
 from mbt_speech.stopping import stop_in_one_line
 
 if __name__ == "__main__":
@@ -33,7 +33,6 @@ from mbt_speech.presets import PRESETS
 from mbt_speech.probing.online_probe import OnlineProbe
 from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
-from mbt_speech.run_arguments import decisive
 from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
 from mbt_speech.training.diagnostics import CollapseWatch, correlation_normalization, diagnose
 from mbt_speech.training.estimate import cpu_multiplies_bfloat16, describe_duration, seconds_of_crop
@@ -64,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
     if probe is not None:
         probe.discard_best(run.step)
-    if run.resumed_from is not None:
-        tell_changes(args, accelerator, run.resumed_from)
+    if run.resumed_from is not None and (changed := changed_arguments(args, run.resumed_from.parent)):
+        accelerator.print(f"The run goes on with other arguments than it began with: {', '.join(changed)}.")
     write_recipe(args, accelerator.is_main_process)
     watch = CollapseWatch()
     for micro_batches in run.steps(crops):  # x
@@ -108,19 +107,6 @@ def sparsify(
     return SparseTraining(
         model.to(accelerator.device), args.sparsity_method, args.density, max_steps=max_steps, seed=args.seed
     )
-
-
-def tell_changes(args: PretrainArguments, accelerator: Accelerator, checkpoint: Path) -> None:
-    """Prints which arguments are others than those of the run that goes on from its checkpoint."""
-    recipe = checkpoint.parent / RECIPE_NAME
-    before = load_yaml(recipe) if recipe.is_file() else {}
-    changed = [
-        f"--{name} {value} (before: {before[name]})"
-        for name, value in decisive(args).items()
-        if before.get(name, value) != value
-    ]
-    if changed:
-        accelerator.print(f"The run goes on with other arguments than it began with: {', '.join(changed)}.")
 
 
 def distort(

@@ -5,7 +5,7 @@
 Contenders take turns, so that a busy machine slows down all of them, and the fastest run of each is reported. All
 compute log-mels of 25 ms windows every 10 ms: librosa at our extractor's settings, to the same numbers;
 ASTFeatureExtractor 64 bands of one second, or as it comes, 128 bands padded to ten seconds, in NumPy where torchaudio
-is not installed. The step is that of the scripts.
+is not installed. The step is that of the scripts, without their looks at the gradient.
 """
 
 import argparse

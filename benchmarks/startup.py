@@ -29,8 +29,8 @@ def main() -> None:
     print(f"importing torch, transformers, datasets, accelerate: {imports:.1f} s")
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder, "files"), args.num_files)
-        for state in ("no index yet", "index in the cache"):
-            words = [*RUN, "--train_dir", f"{folder}/files", "--output_dir", f"{folder}/run"]
+        for number, state in enumerate(("no index yet", "index in the cache")):
+            words = [*RUN, "--train_dir", f"{folder}/files", "--output_dir", f"{folder}/run{number}"]
             first_step = seconds_until_first_step(words, f"{folder}/cache")
             more = first_step - imports
             print(f"{args.num_files} files, {state}: first step after {first_step:.1f} s, {more:.1f} s more")

@@ -4,7 +4,8 @@
     PYTHONPATH=FOLDER python -m benchmarks.training                  # beside the lightly in FOLDER
 
 The same loop runs on crops read from disk, by threads between the steps (0 workers) or by processes beside them, on
-crops that lie in memory, and with the loss of `lightly` where that is installed. The loops take turns, so that a busy
+crops that lie in memory, and with the loss of `lightly` where that is installed, as a plain loop would have it: on a
+network in torch's usual layout. The loops take turns, so that a busy
 machine slows down all of them; each ratio is the median over rounds.
 """
 
@@ -35,6 +36,7 @@ from mbt_speech.training.optimization import create_optimizer
 from modeling_mbt import MBTForPreTraining
 
 NUM_FILES = 500
+READ_AHEAD = 4
 Seconds = dict[str, float]
 Loop = Callable[[Iterator[torch.Tensor]], Seconds]
 
@@ -83,7 +85,8 @@ def write_recordings(folder: Path) -> CropDataset:
 
 
 def read(crops: CropDataset, args: argparse.Namespace, workers: int, num_steps: int) -> Iterator[torch.Tensor]:
-    sampler = StepSampler(len(crops), args.batch_size, seed=0, start_step=0, max_steps=num_steps)
+    # More batches than are used: workers read ahead until the last step, as they do in a run.
+    sampler = StepSampler(len(crops), args.batch_size, seed=0, start_step=0, max_steps=num_steps + READ_AHEAD)
     for batch in DataLoader(crops, batch_sampler=sampler, num_workers=workers, collate_fn=collate_crops):
         yield batch["waveforms"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 
 from feature_extraction import MBTAugmentation, MBTFeatureExtractor, to_waveform
 from feature_extraction.sound_sources import AUDIO_SUFFIXES
@@ -83,6 +83,7 @@ class ClipCollator:
 def main() -> None:
     """Pre-trains without the labels, then trains a classifier with them."""
     args = parse_args()
+    set_seed(0)  # of the first weights, too, which are drawn before a Trainer takes its seed
     train, test = split(args.folder)
     if len(train) < args.batch_size:
         raise ValueError(
@@ -134,14 +135,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def split(folder: Path) -> tuple[Recordings, Recordings]:
-    """Divides every class into four fifths to learn from and one to evaluate on."""
-    label_names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    """Divides every class into four fifths to learn from and one, of five recordings or more, to evaluate on."""
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = {
-        name: sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
-        for name in label_names
+        path.name: sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES) for path in classes
     }
-    train = [path for paths in files.values() for index, path in enumerate(paths) if index % 5]
-    test = [path for paths in files.values() for path in paths[::5]]
+    label_names = [name for name, paths in files.items() if paths]
+    train = [path for paths in files.values() for index, path in enumerate(paths) if index % 5 != 4]
+    test = [path for paths in files.values() for path in paths[4::5]]
     return Recordings(train, label_names), Recordings(test, label_names)
 
 

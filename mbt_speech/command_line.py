@@ -16,7 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .arguments import PRESET_DEFAULTS, PretrainArguments
-from .run_arguments import RunArguments
+from .run_arguments import RunArguments, decisive
 from .user_errors import DEBUG, DEBUG_HELP, OneSentence, missing
 
 RECIPE_NAME = "recipe.yaml"
@@ -137,6 +137,21 @@ def write_recipe(args: RunArguments, is_main_process: bool) -> None:
     values = {name: value for name, value in asdict(args).items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
+
+
+def changed_arguments(args: RunArguments, folder: Path) -> list[str]:
+    """Returns which decisive arguments are others than those of the recipe in a folder, if there is one, as words.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    recipe = folder / RECIPE_NAME
+    before = load_yaml(recipe) if recipe.is_file() else {}
+    return [
+        f"--{name} {value} (before: {before[name]})"
+        for name, value in decisive(args).items()
+        if before.get(name, value) != value
+    ]
 
 
 def recipe_to_share(path: Path) -> str:

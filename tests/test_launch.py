@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -45,6 +46,31 @@ def alone(speech_folder, tmp_path_factory):
     assert "3 steps of 12 pairs" in start([], speech_folder, folder, "--gradient_accumulation_steps", "4")
     assert len(losses(folder)) == 3
     return folder
+
+
+@pytest.mark.parametrize(
+    ("parent", "words"),
+    [
+        (["python3", "/opt/bin/accelerate", "launch", "--cpu", "run.py"], ["--cpu", "run.py"]),
+        (["python3", "/opt/bin/accelerate-launch", "run.py"], ["run.py"]),
+        (["python3", "-m", "accelerate.commands.launch", "run.py"], ["run.py"]),
+        (["python3", "/lib/accelerate/commands/launch.py", "run.py"], ["run.py"]),
+        (["/bin/bash", "./launch", "all"], None),
+        (["python3", "launch.py", "all"], None),
+        ([], None),
+        (psutil.AccessDenied(), None),
+        (psutil.NoSuchProcess(1), None),
+    ],
+)
+def test_the_launcher_is_accelerates_and_no_script_of_that_name(monkeypatch, parent, words):
+    def command_line():
+        if isinstance(parent, Exception):
+            raise parent
+        return parent
+
+    process = SimpleNamespace(parent=lambda: SimpleNamespace(cmdline=command_line))
+    monkeypatch.setattr(launch.psutil, "Process", lambda: process)
+    assert launch._words_of_launcher() == words
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mbt_speech.arguments import PretrainArguments
+from mbt_speech.command_line import changed_arguments, parse_arguments
 from mbt_speech.corpora.prepare import add_arguments
 from mbt_speech.stopping import stop_behind
 from mbt_speech.user_errors import require
@@ -27,9 +29,20 @@ def pretrain(*words: str, output_dir: Path) -> None:
 
 
 def pretrain_once(*words: str, output_dir: Path) -> None:
-    """Pre-trains unless that was done."""
+    """Pre-trains unless that was done.
+
+    Raises:
+        ValueError: It was done with other arguments.
+    """
     if not (output_dir / "README.md").is_file():  # the card is written last
         pretrain(*words, output_dir=output_dir)
+        return
+    args = parse_arguments(PretrainArguments, [*words, "--output_dir", str(output_dir)])
+    if changed := changed_arguments(args, output_dir):
+        raise ValueError(
+            f"{output_dir} was trained with other arguments, and is now to have {', '.join(changed)}: delete it, or "
+            "move it away."
+        )
 
 
 def finetune(*words: str, output_dir: Path) -> None:

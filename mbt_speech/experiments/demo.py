@@ -29,6 +29,8 @@ SEEDS = (0, 1)
 """Of pre-training; that of the first encoder is also that of what is fine-tuned."""
 # A demo that was stopped goes on where it was.
 CONTINUE = ("--resume_from_checkpoint", "auto")
+KINDS = ("frozen", "full", "supervised")
+"""Of training, each with a recipe."""
 TASKS = {"speaker": "speaker_split", "gender": "split", "keyword": "split"}
 METHOD_NAMES = {
     STATS: "log-mel statistics",
@@ -53,11 +55,7 @@ def main(args: Namespace) -> None:
         words = ("recipes/demo_pretrain.yaml", "--objective", objective, "--seed", str(seed))
         pretrain_once(*words, output_dir=encoder_dir(objective, seed))
     encoders = [str(encoder_dir(objective, seed)) for seed, objective in product(SEEDS, OBJECTIVES)]
-    methods_of = {
-        "frozen": [*encoders, RANDOM, STATS],
-        "full": encoders[: len(OBJECTIVES)],
-        "supervised": [SUPERVISED],
-    }
+    methods_of = dict(zip(KINDS, ([*encoders, RANDOM, STATS], encoders[: len(OBJECTIVES)], [SUPERVISED]), strict=True))
     for task, split_column in TASKS.items():
         data = ("--label_column_name", task, "--split_column_name", split_column, *CONTINUE)
         for name, methods in methods_of.items():
@@ -75,13 +73,14 @@ def encoder_dir(objective: str, seed: int) -> Path:
 
 def collect() -> pd.DataFrame:
     """Gathers the results of all tasks: a row for each task, method and seeds."""
-    sweeps = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(OUTPUT_DIR.glob(f"*_*/{SWEEP_NAME}"))]
+    paths = [OUTPUT_DIR / f"{task}_{kind}" / SWEEP_NAME for task, kind in product(TASKS, KINDS)]
+    sweeps = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     results = pd.DataFrame([row for sweep in sweeps for row in sweep["results"]])
     places = {str(encoder_dir(one, seed)): (one, seed) for seed, one in product(SEEDS, OBJECTIVES)}
     named = [places.get(method, (method, None)) for method in results["method"]]
     keys = [
-        f"{name} {kind}" if name in OBJECTIVES else name
-        for (name, _), kind in zip(named, results["encoder"], strict=True)
+        f"{name} {encoder}" if name in OBJECTIVES else name
+        for (name, _), encoder in zip(named, results["encoder"], strict=True)
     ]
     results["pretraining_seed"] = [seed for _, seed in named]
     results["method"] = pd.Categorical([METHOD_NAMES[key] for key in keys], list(METHOD_NAMES.values()), ordered=True)

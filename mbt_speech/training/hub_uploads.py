@@ -68,8 +68,8 @@ class HubUploads:
         """Uploads the model of a checkpoint in the background with `--hub_strategy every_save`."""
         if not self.is_on or self.args.hub_strategy != "every_save":
             return
-        while self.jobs.qsize() >= MAX_WAITING:
-            self._drop_oldest()
+        while self.jobs.qsize() >= MAX_WAITING and self._drop_oldest():
+            tell("A checkpoint is not uploaded: the Hub is slow, and newer ones wait.")
         try:
             snapshot = _take_snapshot(checkpoint, self.folder)
         except OSError as error:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,10 @@ from .output_folder import claim_output_dir
 
 # What a launcher that starts several processes tells each of them.
 RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-LAUNCHERS = ("launch", "launch.py", "accelerate-launch", "accelerate.commands.launch")
+LAUNCHERS = (
+    "accelerate launch", "accelerate_cli launch", "accelerate-launch", "accelerate.commands.launch",
+    "accelerate/commands/launch.py",
+)  # fmt: skip
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -59,10 +63,13 @@ def obey_launcher() -> None:
 
 def _words_of_launcher() -> list[str] | None:
     """Returns what stands behind the launcher's name on the command line of the parent process, if it is one."""
-    parent = psutil.Process().parent()
-    words = parent.cmdline() if parent is not None else []
-    launchers = [i for i, word in enumerate(words) if Path(word).name in LAUNCHERS]
-    return words[launchers[0] + 1 :] if launchers else None
+    try:
+        parent = psutil.Process().parent()
+        words = parent.cmdline() if parent is not None else []
+    except psutil.Error:  # it has just ended, or is somebody else's
+        return None
+    named = [number for number, two in enumerate(pairwise(["", *words]), 1) if " ".join(two).endswith(LAUNCHERS)]
+    return words[named[0] :] if named else None
 
 
 def _asked_for(words: list[str]) -> int:

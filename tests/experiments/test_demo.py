@@ -11,7 +11,7 @@ from PIL import Image
 import run_pretrain
 from mbt_speech.__main__ import main
 from mbt_speech.arguments import FinetuneArguments, PretrainArguments
-from mbt_speech.command_line import parse_arguments
+from mbt_speech.command_line import parse_arguments, write_recipe
 from mbt_speech.experiments import commands, demo
 from mbt_speech.experiments.demo import METHOD_NAMES, to_markdown
 from mbt_speech.reports.accuracy_pictures import draw_accuracies
@@ -83,6 +83,8 @@ def test_every_encoder_is_compared_with_the_controls_on_every_task(tmp_path, mon
     monkeypatch.setattr(demo, "prepare", lambda *words: None)
     monkeypatch.setattr(commands, "pretrain", pretrain)
     monkeypatch.setattr(demo, "finetune", finetune)
+    (tmp_path / "my_test").mkdir()  # of somebody who tries things out
+    (tmp_path / "my_test" / "sweep.json").write_text(json.dumps({"results": [{"method": "runs/mine"}]}))
     main(["demo"])
     assert called[:3] == [
         ("speaker_frozen", [*encoders, "random", "stats"]),
@@ -96,3 +98,18 @@ def test_every_encoder_is_compared_with_the_controls_on_every_task(tmp_path, mon
     table = pd.read_csv(tmp_path / "results.csv")
     assert table.groupby("method")["pretraining_seed"].nunique()["BT, frozen"] == 2
     assert all((tmp_path / f"{name}.png").is_file() for name in ("loss", "cross_correlation", "accuracy"))
+
+
+def test_an_encoder_of_another_recipe_is_not_taken_for_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(commands, "pretrain", lambda *words, output_dir: started.append(words))
+    words = ("--train_dir", "x", "--preset", "tiny", "--max_steps", "80")
+    commands.pretrain_once(*words, output_dir=tmp_path)
+    assert started == [words]
+    args = parse_arguments(PretrainArguments, [*words, "--output_dir", str(tmp_path)])
+    write_recipe(args, True)
+    (tmp_path / "README.md").touch()
+    commands.pretrain_once(*words, "--logging_steps", "1", output_dir=tmp_path)
+    assert len(started) == 1
+    with pytest.raises(ValueError, match=r"is now to have --max_steps 60 \(before: 80\): delete it, or"):
+        commands.pretrain_once(*words[:-1], "60", output_dir=tmp_path)
