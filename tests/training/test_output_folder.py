@@ -72,6 +72,7 @@ def test_a_run_starts_anew_over_checkpoints_only_when_that_is_asked_for(speech_f
     words = ["--train_dir", str(speech_folder), "--preset", "tiny", "--per_device_train_batch_size", "4",
              "--save_steps", "1", "--output_dir", str(tmp_path)]  # fmt: skip
     run_pretrain.main([*words, "--max_steps", "4"])
+    (tmp_path / "model.safetensors").unlink()  # as if it had been interrupted
     with pytest.raises(CheckpointError, match=r"holds checkpoint-3: continue with --resume_from_checkpoint auto"):
         run_pretrain.main([*words, "--max_steps", "4"])
     run_pretrain.main([*words, "--max_steps", "4", "--resume_from_checkpoint", str(tmp_path / "checkpoint-2")])
