@@ -126,7 +126,7 @@ class MBTConfig(PreTrainedConfig):
             ValueError: `num_labels` is no number of classes, or a size is given that has no value of its own.
         """
         num_labels = kwargs.get("num_labels")
-        if num_labels is not None and not (isinstance(num_labels, Integral) and 1 <= num_labels <= MAX_LABELS):
+        if num_labels is not None and not (isinstance(num_labels, Integral) and 1 <= int(num_labels) <= MAX_LABELS):
             raise ValueError(f"`num_labels` must be a whole number from 1 to {MAX_LABELS} and is {num_labels!r}.")
         if given := sorted({"hidden_size", "pooled_size", "projected_size", "ordered_size", "local_size"} & {*kwargs}):
             raise ValueError(f"`{given[0]}` follows from `hidden_sizes`, `frame_hidden_sizes` and pooling: set these.")
