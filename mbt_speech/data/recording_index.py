@@ -80,16 +80,12 @@ def index_recordings(
     cache_file = Path(cache_dir or config.HF_DATASETS_CACHE) / CACHE_NAME
     fingerprint = _fingerprint(dataset, audio_column)
     cache_file /= f"{fingerprint}-{sampling_rate}-{decode}-{min_seconds}.json"
-    measured: list[Any] = _read_cache(cache_file, len(dataset))
-    unknown = [row for row, entry in enumerate(measured) if not isinstance(entry, float)]
-    if unknown:
-        measure = partial(recording_seconds, sampling_rate=sampling_rate, decode=decode, min_seconds=min_seconds)
-        found = _measure(AudioColumn(dataset, audio_column), unknown, measure)
-        measured = list(measured)
-        for row, entry in zip(unknown, found, strict=True):
-            measured[row] = entry
-        if any(isinstance(entry, float) for entry in found):
-            _write_cache(cache_file, [entry if isinstance(entry, float) else None for entry in measured])
+
+    def measure(rows: list[int]) -> list[float | tuple[str, str]]:
+        options = {"sampling_rate": sampling_rate, "decode": decode, "min_seconds": min_seconds}
+        return _measure(AudioColumn(dataset, audio_column), rows, partial(recording_seconds, **options))
+
+    measured = _complete(_read_cache(cache_file, len(dataset)), measure, cache_file)
     good = [row for row, entry in enumerate(measured) if isinstance(entry, float)]
     bad = [(entry[0], entry[1]) for entry in measured if not isinstance(entry, float)]
     if bad and on_bad_audio == "raise":
@@ -152,6 +148,19 @@ def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
         return None
     values = dataset.select_columns([audio_column]).with_format("arrow")[:][audio_column].combine_chunks()
     return values.field("path") if "path" in fields else values
+
+
+def _complete(known: list[Any], measure: Callable[[list[int]], list[Any]], cache_file: Path) -> list[Any]:
+    """Measures what is not known yet, and keeps what is new; returns a length, or name and reason, for each."""
+    unknown = [row for row, entry in enumerate(known) if not isinstance(entry, float)]
+    if not unknown:
+        return known
+    found = measure(unknown)
+    for row, entry in zip(unknown, found, strict=True):
+        known[row] = entry
+    if any(isinstance(entry, float) for entry in found):
+        _write_cache(cache_file, [entry if isinstance(entry, float) else None for entry in known])
+    return known
 
 
 def _measure(column: AudioColumn, rows: list[int], measure: Callable[..., float]) -> list[float | tuple[str, str]]:

@@ -21,7 +21,11 @@ BAD_AUDIO_NAME = "bad_audio.txt"
 def source(args: RunArguments) -> str:
     """Returns the name of the data, or of all that are mixed, without the folders above them."""
     others = args.interleave_datasets if isinstance(args, PretrainArguments) else []
-    return ", ".join([_first_source(args), *(Path(name).name if Path(name).exists() else name for name in others)])
+    return ", ".join([_first_source(args), *map(_without_folders, others)])
+
+
+def _without_folders(name: str) -> str:
+    return Path(name).name if Path(name).exists() else name
 
 
 def _first_source(args: RunArguments) -> str:
@@ -29,8 +33,7 @@ def _first_source(args: RunArguments) -> str:
         return Path(args.train_dir).resolve().name
     if args.dataset_name == SYNTHETIC:
         return f"the built-in corpus of synthetic speech ({args.dataset_config_name or 'small'})"
-    name = args.dataset_name or ""
-    name = Path(name).name if Path(name).exists() else name
+    name = _without_folders(args.dataset_name or "")
     return " ".join(word for word in (name, args.dataset_config_name, args.train_split_name) if word)
 
 
