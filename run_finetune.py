@@ -50,6 +50,7 @@ from mbt_speech.training.head_first import (
     FROM_PROBE,
     FROM_SCRATCH,
     HUB_ENCODER_LEARNING_RATE,
+    describe_weights,
     fine_tune_head_first,
     train_from_scratch,
 )
@@ -96,10 +97,10 @@ def main(argv: list[str] | None = None) -> None:
                 task.save(run, classifier)
             results.add(line)
     accelerator.wait_for_everyone()
-    if args.freeze_encoder and speech.unit == "clips":
-        task.draw_representations()
     if accelerator.is_main_process:
         report(args, methods, results)
+    if args.freeze_encoder and speech.unit == "clips":
+        task.draw_representations()
     uploads.finish()
     accelerator.print(closing(args, speech, results.saved_line))
     accelerator.end_training()
@@ -271,13 +272,6 @@ class Task:
             labels = speech.clips.labels[rows]
             draw_embedding_maps(folder / "embeddings.png", features, labels, speech.label_names, title)
             draw_spectra(folder / "spectra.png", features, f"Covariance of the representations\n{title}")
-
-
-def describe_weights(alpha: float | None) -> str:
-    """Returns which weights between the probe and the fine-tuned network were kept."""
-    if alpha == 0:
-        return "the probe, as validation does not show that fine-tuned weights are better"
-    return "the fine-tuned weights" if alpha == 1 else f"weights {alpha:g} of the way from the probe"
 
 
 def report(args: FinetuneArguments, methods: Methods, results: Results) -> None:

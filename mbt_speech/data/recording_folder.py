@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,7 @@ def _splits_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[
     A folder that holds everything says nothing and is passed over. Splits are folders only if every top folder has the
     name of one: in a set of keywords, "test" is a word.
     """
-    while all(len(place) > 1 for place in places) and len({place[0] for place in places}) == 1:
-        places = [place[1:] for place in places]
+    places = _below_what_holds_everything(places)
     tops = {place[0]: split_of(place[0]) for place in places if place}
     if "train" not in tops.values() or None in tops.values():
         return ["train"] * len(places), places
@@ -87,7 +87,13 @@ def _splits_and_places(places: list[tuple[str, ...]], root: Path) -> tuple[list[
         raise ValueError(
             f"{root} holds the splits {', '.join(sorted(tops))} and {loose} recordings beside them: move them."
         )
-    return [str(tops[place[0]]) for place in places], [place[1:] for place in places]
+    return [str(tops[place[0]]) for place in places], _below_what_holds_everything([place[1:] for place in places])
+
+
+def _below_what_holds_everything(places: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    while all(len(place) > 1 for place in places) and len({place[0] for place in places}) == 1:
+        places = [place[1:] for place in places]
+    return places
 
 
 def _folder_labels(places: list[tuple[str, ...]]) -> dict[str, list[str | None]]:
@@ -135,6 +141,12 @@ def _read_metadata(
                     "--allow_outside_paths."
                 )
             rows.append({"audio": named, **row})
+    counts = Counter(row["audio"] for row in rows)
+    if twice := [path for path, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"The metadata in {metadata_files[0].parent} lists {len(twice)} recordings more than once (first: "
+            f"{twice[0]}): keep one row for each."
+        )
     unlisted = sorted({os.path.normpath(path) for path in recordings} - {row["audio"] for row in rows})
     if unlisted:
         logger.warning("%d recordings are left out: no metadata lists them (first: %s).", len(unlisted), unlisted[0])
@@ -149,7 +161,11 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".jsonl":
                 return [dict(json.loads(line)) for line in file if line.strip()]
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise ValueError(f"it has more than one column {twice[0]!r}")
+            rows = list(reader)
             if any(None in row for row in rows):
                 raise ValueError("a line has more cells than the first; quote cells that hold commas")
     except (ValueError, TypeError, RecursionError, OSError, csv.Error) as error:

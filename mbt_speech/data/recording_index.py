@@ -37,7 +37,7 @@ class RecordingIndex(NamedTuple):
         dataset: the recordings that can be used, in the order they came in.
         seconds: their lengths, float64 (N,).
         bad: name and reason of each recording that was left out.
-        fingerprint: a digest of the recordings that came in; other files, or changed ones, have another.
+        fingerprint: a digest of the recordings that can be used; other files, or changed ones, have another.
     """
 
     dataset: Dataset
@@ -97,7 +97,10 @@ def index_recordings(
             else "There are no recordings."
         )
     seconds = np.array([measured[row] for row in good], dtype=np.float64)
-    return RecordingIndex(dataset.select(good) if bad else dataset, seconds, bad, fingerprint)
+    if bad:
+        dataset = dataset.select(good)
+        fingerprint = hashlib.sha256(f"{fingerprint} {good}".encode()).hexdigest()
+    return RecordingIndex(dataset, seconds, bad, fingerprint)
 
 
 def _first_of(bad: list[tuple[str, str]]) -> BadAudioError:
@@ -137,14 +140,14 @@ def _fingerprint(dataset: Dataset, audio_column: str) -> str:
     return digest.hexdigest()
 
 
-def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | None:
+def _paths(dataset: Dataset, audio_column: str) -> pa.StringArray | pa.LargeStringArray | None:
     """Returns the paths of all recordings, or None if some are inside the data set."""
     column = dataset.data.column(audio_column)
     fields = {field.name for field in column.type} if pa.types.is_struct(column.type) else set()
     has_bytes = "bytes" in fields and any(chunk.field("bytes").null_count < len(chunk) for chunk in column.chunks)
     if has_bytes or "array" in fields:
         return None
-    if "path" not in fields and not pa.types.is_string(column.type):
+    if "path" not in fields and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return None
     values = dataset.select_columns([audio_column]).with_format("arrow")[:][audio_column].combine_chunks()
     return values.field("path") if "path" in fields else values

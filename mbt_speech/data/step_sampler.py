@@ -65,7 +65,7 @@ def steps_per_epoch(num_items: int, global_batch_size: int) -> int:
     """Returns the number of whole batches in one pass over the data."""
     if num_items < global_batch_size:
         raise ValueError(
-            f"There are {num_items} recordings to learn from, fewer than one batch of {global_batch_size}: lower "
+            f"There are {num_items} clips to learn from, fewer than one batch of {global_batch_size}: lower "
             "--per_device_train_batch_size or --gradient_accumulation_steps, start fewer processes, or give more."
         )
     return num_items // global_batch_size

@@ -176,7 +176,7 @@ def collect(ablation: Ablation, encoders: Mapping[Path, Mapping[str, Any]], outp
 def locate(ablation: Ablation, cell: Mapping[str, Any] | None, method: str, label_fraction: float) -> dict[str, Any]:
     """Returns a result's curve and position in the picture, its cell without the seed, and that seed."""
     if cell is None or cell == ablation.baseline:
-        name = method if cell is None else describe(cell)
+        name = method if cell is None else f"baseline: {describe(cell)}" if cell else "baseline"
         place = {"curve": name, "position": None, "cell": name, "pretraining_seed": None}
     else:
         without_seed = {name: value for name, value in cell.items() if name != "seed"}

@@ -71,6 +71,11 @@ def encoder_dir(objective: str, seed: int) -> Path:
     return OUTPUT_DIR / f"{objective}{seed}"
 
 
+def method_name(method: str, encoder: str) -> str:
+    """Names an objective or a control, whose encoder is `frozen` or `trained`, as tables and pictures do."""
+    return METHOD_NAMES[f"{method} {encoder}" if method in OBJECTIVES else method]
+
+
 def collect() -> pd.DataFrame:
     """Gathers the results of all tasks: a row for each task, method and seeds."""
     paths = [OUTPUT_DIR / f"{task}_{kind}" / SWEEP_NAME for task, kind in product(TASKS, KINDS)]
@@ -78,12 +83,9 @@ def collect() -> pd.DataFrame:
     results = pd.DataFrame([row for sweep in sweeps for row in sweep["results"]])
     places = {str(encoder_dir(one, seed)): (one, seed) for seed, one in product(SEEDS, OBJECTIVES)}
     named = [places.get(method, (method, None)) for method in results["method"]]
-    keys = [
-        f"{name} {encoder}" if name in OBJECTIVES else name
-        for (name, _), encoder in zip(named, results["encoder"], strict=True)
-    ]
+    names = [method_name(method, encoder) for (method, _), encoder in zip(named, results["encoder"], strict=True)]
     results["pretraining_seed"] = [seed for _, seed in named]
-    results["method"] = pd.Categorical([METHOD_NAMES[key] for key in keys], list(METHOD_NAMES.values()), ordered=True)
+    results["method"] = pd.Categorical(names, list(METHOD_NAMES.values()), ordered=True)
     results["task"] = pd.Categorical(results["task"], list(TASKS), ordered=True)
     return results.sort_values(["task", "method", "pretraining_seed", "seed"]).reset_index(drop=True)
 
@@ -121,4 +123,6 @@ def to_markdown(results: pd.DataFrame) -> str:
 
 
 def _mean_and_deviation(values: np.ndarray) -> str:
+    if not len(values):
+        return ""
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")

@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging
 
 import modeling_mbt
 from feature_extraction import MBTFeatureExtractor
-from mbt_speech.user_errors import as_sentence, check_model_name
+from mbt_speech.model_files import damage_named
+from mbt_speech.user_errors import check_model_name
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification, MBTModel
 from modeling_mbt.encoder_mbt import frame_center, time_stride
-
-# What files end in that somebody else wrote: values of other types, weights of other shapes, half a file.
-UNREADABLE = (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError, KeyError)
 
 
 def open_checkpoint(
@@ -39,11 +35,8 @@ def open_checkpoint(
         ValueError: There is no such folder, or it does not hold an MBT model with all its weights and its extractor.
     """
     check_model_name(model_name_or_path)
-    try:
-        with quiet_loading():
-            return _open(model_name_or_path)
-    except UNREADABLE as error:
-        raise ValueError(f"The model of {model_name_or_path} cannot be opened: {as_sentence(error)}") from error
+    with damage_named(model_name_or_path), quiet_loading():
+        return _open(model_name_or_path)
 
 
 def _open(name: str | Path) -> tuple[MBTModel | MBTForSequenceClassification, MBTFeatureExtractor]:

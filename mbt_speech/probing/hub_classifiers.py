@@ -15,6 +15,8 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
+from mbt_speech.model_files import damage_named
+
 from .classification import class_names
 from .encoders import model_fingerprint
 from .hub_encoders import UNUSED, WaveformEncoder, encoder_class_of
@@ -42,9 +44,10 @@ def open_hub_classifier(name_or_path: str, extractor: Any, token: str | None = N
     Raises:
         ValueError: It cannot be trained here, or its file lacks weights.
     """
-    model, loading = AutoModelForAudioClassification.from_pretrained(
-        name_or_path, output_loading_info=True, token=token, dtype="float32"
-    )
+    with damage_named(name_or_path):
+        model, loading = AutoModelForAudioClassification.from_pretrained(
+            name_or_path, output_loading_info=True, token=token, dtype="float32"
+        )
     check_trainable(name_or_path, model.config)
     new = ("projector.", "classifier.", *UNUSED)
     missing = sorted(loading["missing_keys"])

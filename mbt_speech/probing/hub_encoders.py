@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AutoModel, PreTrainedModel
 
+from mbt_speech.model_files import damage_named
+
 from .encoders import FrozenEncoder, model_fingerprint
 
 FBANK_HOP, FBANK_WINDOW = 160, 400  # samples, of AST's Kaldi features
@@ -27,7 +29,10 @@ def open_hub_encoder(name_or_path: str, extractor: Any, token: str | None = None
     Raises:
         ValueError: It is of no kind that is known here, or its file lacks weights.
     """
-    model, loading = AutoModel.from_pretrained(name_or_path, output_loading_info=True, token=token, dtype="float32")
+    with damage_named(name_or_path):
+        model, loading = AutoModel.from_pretrained(
+            name_or_path, output_loading_info=True, token=token, dtype="float32"
+        )
     encoder_class = encoder_class_of(model.config)
     if encoder_class is None:
         raise ValueError(

@@ -10,6 +10,7 @@ from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from mbt_speech.arguments import CONTROLS, STATS, FinetuneArguments
+from mbt_speech.model_files import damage_named
 from mbt_speech.presets import PRESETS
 from mbt_speech.user_errors import check_model_name
 from modeling_mbt import MBTConfig, MBTForSequenceClassification, MBTModel
@@ -21,6 +22,7 @@ from .hub_encoders import open_hub_encoder
 from .linear_fits import LinearHead
 
 WEIGHTS = "model.safetensors"
+MODEL_FILES = (WEIGHTS, "config.json", "preprocessor_config.json")
 # Fields of a config that say nothing of its encoder.
 PRETRAINING = ("projector_sizes", "context_size", "prediction_steps", "objective", "redundancy_loss_weight",
                "latent_normalization", "latent_normalization_strength", "objective_kwargs",
@@ -65,14 +67,15 @@ class Methods:
         return self.model_type(name) == MBTConfig.model_type
 
     def digest(self, name: str) -> str:
-        """Returns what changes with a method: with the weights in its folder, or with what makes a control."""
-        weights = Path(name, WEIGHTS)
+        """Returns what changes with a method: with the files in its folder, or with what makes a control."""
+        files = [path for path in (Path(name, file) for file in MODEL_FILES) if path.is_file()]
+        has_weights = Path(name, WEIGHTS) in files
         if name in CONTROLS:
             config = self._config_of_controls()
             shape = {field: getattr(config, field) for field in MBTConfig.__annotations__ if field not in PRETRAINING}
             identity = json.dumps([shape, self.extractors[name].to_dict()], sort_keys=True).encode()
         else:
-            identity = weights.read_bytes() if weights.is_file() else name.encode()
+            identity = b"".join(path.read_bytes() for path in files) + (b"" if has_weights else name.encode())
         return hashlib.sha256(identity).hexdigest()[:8]
 
     def frozen_encoder(self, name: str, seed: int) -> FrozenEncoder:
@@ -89,9 +92,10 @@ class Methods:
         if name in CONTROLS:
             set_seed(seed)
             return MBTFrozenEncoder(MBTModel(self._config_of_controls()), extractor)
-        model, loading = MBTModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            name, dtype="float32", output_loading_info=True, token=self.args.hub_token
-        )
+        with damage_named(name):
+            model, loading = MBTModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                name, dtype="float32", output_loading_info=True, token=self.args.hub_token
+            )
         if lacking := loading["missing_keys"]:
             raise ValueError(f"{name} holds no MBT encoder: it lacks {min(lacking)}.")
         return MBTFrozenEncoder(model, extractor)

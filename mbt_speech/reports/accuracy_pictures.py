@@ -63,7 +63,7 @@ def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
 def _draw_bars(axis, centers: np.ndarray, accuracies: Sequence[Any], width: float, **looks):
     """Draws a method's bars, a number above each; none where it has no accuracy."""
     heights = [100 * values.mean() for values in accuracies]
-    spreads = [100 * values.std(ddof=0) for values in accuracies]
+    spreads = [_deviation(100 * values) for values in accuracies]
     for center, height, spread in zip(centers, heights, spreads, strict=True):
         if not np.isnan(height):
             axis.annotate(f"{height:.0f}", (center, height + spread + 1), ha="center", fontsize=9)
@@ -140,8 +140,13 @@ def _draw_curve(axis, rows: Any, places: Mapping, number: int, name: str) -> Non
         axis.axhline(100 * rows["accuracy"].mean(), color=color(number), linestyle="dashed", label=label)
         return
     groups = [(places[value], 100 * group["accuracy"]) for value, group in rows.groupby("position", sort=False)]
-    x, means, spreads = zip(*sorted((p, v.mean(), v.std(ddof=0)) for p, v in groups), strict=True)
+    x, means, spreads = zip(*sorted((p, v.mean(), _deviation(v)) for p, v in groups), strict=True)
     axis.errorbar(x, means, spreads, marker=marker(number), capsize=3, color=color(number), label=name)
+
+
+def _deviation(values: Any) -> float:
+    """Returns the standard deviation, as the tables have it, and 0 of a single value."""
+    return values.std(ddof=1) if len(values) > 1 else 0.0
 
 
 def draw_label_curves(

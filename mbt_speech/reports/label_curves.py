@@ -20,6 +20,7 @@ from .tables import markdown_table
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 3
+ROUNDING = 1e-9  # of differences of accuracies
 SWEEP_NAME = "sweep.json"
 
 Result = Mapping[str, Any]
@@ -31,7 +32,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float
-    """Of its interval; NaN where nothing varies: one seed, or a linear head on all labels, which is not random."""
+    """Of its interval; NaN where nothing varies: one seed, or all alike, as of a linear head on all labels."""
     num_seeds: int
 
     def __str__(self):
@@ -42,7 +43,7 @@ class Estimate(NamedTuple):
 def estimate(values: np.ndarray) -> Estimate:
     """Returns the mean of values (N,) and its interval."""
     values = np.asarray(values, np.float64)
-    if np.ptp(values) == 0:
+    if np.ptp(values) < ROUNDING:
         return Estimate(float(values.mean()), float("nan"), len(values))
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     return Estimate(float(values.mean()), float(quantile * values.std(ddof=1) / len(values) ** 0.5), len(values))
@@ -83,7 +84,8 @@ def describe_difference(difference: Estimate, first: str, second: str) -> str:
     """Returns what a paired difference shows."""
     points = f"{second} - {first}: {100 * difference.mean:+.1f} points"
     if np.isnan(difference.half_width):
-        return f"{points} (no seed differs from another: no interval, so nothing is shown)"
+        same = "one seed" if difference.num_seeds == 1 else "the same for every seed"
+        return f"{points} ({same}: no interval, so nothing is shown)"
     if difference.num_seeds < MIN_SEEDS:
         return f"{points} ({difference.num_seeds} seeds: too few for an interval, so nothing is shown)"
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
@@ -115,7 +117,7 @@ def compare_pretrainings(results: Sequence[Result]) -> list[str]:
             words = describe_difference(paired_difference(rows, first, other), plain(first), plain(other))
             lines.append(f"- {plain(task)}: {words}")
     heading = "Differences, paired by the seed of pre-training (means over choices of labels), 95 % intervals:"
-    return [heading, "\n".join(lines)]
+    return [heading, "\n".join(lines)] if lines else []
 
 
 def short_names(methods: Sequence[str]) -> dict[str, str]:
@@ -166,9 +168,10 @@ def write_sweep(results: Sequence[Result], pretrained: list[str], output_dir: Pa
     for point in curves:
         values = point.estimate.mean, point.estimate.half_width
         drawn.setdefault(f"{point.method}, {point.encoder}", {})[point.label_fraction] = values
+    picture = output_dir / "label_fractions.png"
+    picture.unlink(missing_ok=True)  # of an earlier call with several shares
     if len({point.label_fraction for point in curves}) > 1:
-        chance = 100 * results[0]["chance"]
-        draw_label_curves(output_dir / "label_fractions.png", drawn, chance, sweep_title(sweep))
+        draw_label_curves(picture, drawn, 100 * results[0]["chance"], sweep_title(sweep))
     return text
 
 

@@ -156,8 +156,10 @@ def draw_embedding_maps(
 
 
 def _flatten(values: np.ndarray) -> np.ndarray:
-    """Maps representations (N, H) onto a plane, (N, 2)."""
-    scaled = StandardScaler().fit_transform(values)
+    """Maps representations (N, H) onto a plane, (N, 2); fewer than three, or all alike, onto one point."""
+    scaled = np.asarray(StandardScaler().fit_transform(values))
+    if len(scaled) < 3 or not scaled.any():
+        return np.zeros((len(scaled), 2))
     components = PCA(min(MAPPED_COMPONENTS, *scaled.shape), random_state=0).fit_transform(scaled)
     neighbors = min(30.0, (len(scaled) - 1) / 3)
     return TSNE(perplexity=neighbors, init="pca", random_state=0).fit_transform(components)

@@ -76,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     """Writes the report."""
     output_dir = args.output_dir or args.runs_dir / "report"
-    runs = find_runs(args.runs_dir, output_dir)
+    runs = find_runs(args.runs_dir)
     if not any(runs.values()):
         raise ValueError(f"There is nothing to report below {args.runs_dir}: `mbt demo` makes something.")
     gallery = Gallery(output_dir)
@@ -120,14 +120,13 @@ class Gallery:
         return f"![{plain(caption)}]({path.relative_to(self.output_dir).as_posix()})"
 
 
-def find_runs(runs_dir: Path, output_dir: Path) -> dict[str, list[Path]]:
+def find_runs(runs_dir: Path) -> dict[str, list[Path]]:
     """Finds encoders, sweeps, and ablations, of which their own encoders and sweeps are not listed."""
     ablations = sorted(path.parent for path in runs_dir.rglob(ABLATION_NAME))
-    hidden = [*ablations, output_dir]
 
     def folders(name: str) -> list[Path]:
         found = sorted(path.parent for path in runs_dir.rglob(name))
-        return [folder for folder in found if not any(folder.is_relative_to(other) for other in hidden)]
+        return [folder for folder in found if not any(folder.is_relative_to(other) for other in ablations)]
 
     return {
         "encoders": folders("cross_correlation.npz"),
@@ -169,9 +168,9 @@ def overview(sweeps: Mapping[str, Mapping[str, Any]]) -> str:
     Sweeps of one task on the same data share its columns, unless they have a method in common.
     """
     columns: dict[str, dict[str, str]] = {}
+    names = short_names(list(dict.fromkeys(row["method"] for sweep in sweeps.values() for row in sweep["results"])))
     for name, sweep in sweeps.items():
         rows, data = sweep["results"], sweep["data"]
-        names = short_names(list(dict.fromkeys(row["method"] for row in rows)))
         points = label_curves([{**row, "method": names[row["method"]]} for row in rows])
         fractions = sorted({point.label_fraction for point in points})
         for fraction in dict.fromkeys((fractions[0], fractions[-1])):
@@ -251,8 +250,15 @@ def recipes(runs_dir: Path, folders: Iterable[Path]) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads what a sweep or an ablation left."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Reads what a sweep or an ablation left.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: call again what wrote it, or delete it.") from error
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

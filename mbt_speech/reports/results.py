@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +19,7 @@ from mbt_speech.data.sources import source
 from mbt_speech.probing.classification import Classifier
 from mbt_speech.run_arguments import decisive
 from mbt_speech.training.output_folder import RESULTS_NAME
-from mbt_speech.training.run_log import append_line, read_lines
+from mbt_speech.training.run_log import append_line, read_lines, write_lines
 from modeling_mbt import MBTConfig
 
 from .label_curves import write_sweep
@@ -64,12 +65,19 @@ class Results:
         # Lines since the settings changed for the last time: the model at the top of the folder is one of theirs.
         self._starts_over = args.overwrite_output_dir and args.resume_from_checkpoint is None
         latest = reversed([] if self._starts_over else read_lines(self._path))
-        self._done = list(takewhile(lambda line: line.get("settings") == self.settings, latest))[::-1]
+        found = list(takewhile(lambda line: line.get("settings") == self.settings, latest))[::-1]
+        self._done = _of_present_models(found, runs)
+        self._has_outdated = len(self._done) < len(found)
 
     def begin(self) -> None:
-        """Deletes the lines of earlier calls if this one starts over; to be called once everything is in order."""
+        """Deletes lines that do not count any more; to be called once everything is in order.
+
+        They are all lines of earlier calls if this one starts over, and those of models that have changed since.
+        """
         if self._starts_over:
             self._path.unlink(missing_ok=True)
+        elif self._has_outdated:
+            write_lines(self._path, self._done)
 
     def __contains__(self, run: SweepRun) -> bool:
         return any(line["run"] == run.name for line in self._done)
@@ -123,6 +131,24 @@ class Results:
         shown = [{name: value for name, value in line.items() if name not in ("run", "settings")} for line in lines]
         pretrained = [method for method in self.args.model_name_or_path if method not in CONTROLS]
         print(f"\n{write_sweep(shown, pretrained, self._path.parent, source(self.args))}")
+
+
+def _of_present_models(lines: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
+    """Returns lines without those of models that have changed since, and with the names that models have now.
+
+    If the model at the top of the folder is of one that has changed, no line is left: another is to take its place.
+    """
+    digests = {os.path.abspath(run.method): run.digest for run in runs}
+    names = {run.name: run.method for run in runs}
+
+    def is_outdated(line: Mapping[str, Any]) -> bool:
+        digest = digests.get(os.path.abspath(line["method"]))
+        return digest is not None and not line["run"].startswith(f"{Path(line['method']).name}-{digest}-")
+
+    saved = max(filter(can_be_saved, lines), key=validation_rank, default=None)
+    if saved is not None and is_outdated(saved):
+        return []
+    return [line | {"method": names.get(line["run"], line["method"])} for line in lines if not is_outdated(line)]
 
 
 def validation_rank(result: Mapping[str, Any]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -130,6 +130,13 @@ def read_lines(path: Path) -> list[dict]:
         except (ValueError, TypeError, RecursionError):
             logger.warning("Line %d of %s is no line of JSON and is left out.", number, path)
     return lines
+
+
+def write_lines(path: Path, lines: Iterable[dict]) -> None:
+    """Replaces a file of JSON objects, one a line, as a whole."""
+    unfinished = path.with_name(f".{path.name}.partial")
+    unfinished.write_bytes(b"".join(json.dumps(values).encode() + b"\n" for values in lines))
+    unfinished.replace(path)
 
 
 def append_line(path: Path, values: dict) -> None:

@@ -49,7 +49,7 @@ def test_a_split_that_the_label_map_empties_is_named(tmp_path):
 
 def test_a_batch_that_is_larger_than_the_set_is_told_in_recordings(tmp_path):
     words = ["--train_dir", folder_of(tmp_path, low=3), "--output_dir", str(tmp_path / "run"), "--preset", "tiny"]
-    with pytest.raises(ValueError, match="There are 3 recordings to learn from, fewer than one batch of 8"):
+    with pytest.raises(ValueError, match="There are 3 clips to learn from, fewer than one batch of 8"):
         run_pretrain.main([*words, "--per_device_train_batch_size", "8", "--max_steps", "1"])
 
 

@@ -60,6 +60,13 @@ def test_folders_of_parts_are_found_below_one_that_holds_everything(tmp_path):
     }
 
 
+def test_a_folder_that_holds_everything_below_the_parts_is_no_label(tmp_path):
+    for name in ("train/audio/yes/1.wav", "train/audio/no/2.wav", "test/audio/yes/3.wav"):
+        record(tmp_path / name)
+    splits = scan_folder(tmp_path)
+    assert {split: splits[split]["label"][:] for split in splits} == {"train": ["no", "yes"], "test": ["yes"]}
+
+
 def test_parts_with_longer_names_are_joined(tmp_path):
     for name in (
         "train-clean-100/19/a.flac",
@@ -156,10 +163,11 @@ def test_metadata_at_the_top_can_name_files_in_parts(tmp_path):
 
 
 def test_csv_cells_become_numbers_only_where_nothing_is_lost(tmp_path):
-    record(tmp_path / "1.wav")
+    for name in ("1.wav", "2.wav"):
+        record(tmp_path / name)
     rows = [
         {"file_name": "1.wav", "number": "-3", "code": "007", "word": "None", "gap": "4", "big": "1" * 19},
-        {"file_name": "1.wav", "number": "12", "code": "12", "word": "NA", "gap": None, "big": "2"},
+        {"file_name": "2.wav", "number": "12", "code": "12", "word": "NA", "gap": None, "big": "2"},
     ]
     write_metadata(tmp_path, "csv", rows)
     train = scan_folder(tmp_path)["train"]
@@ -199,6 +207,8 @@ def test_unclear_metadata_are_refused(tmp_path):
         "file_name,audio\n1.wav,a\n": "audio",
         "file_name,label\n": "no recordings",
         "file_name,label\n1.wav,a,b\n": "more cells",
+        "file_name,label,label\n1.wav,a,b\n": "more than one column 'label'",
+        "file_name,label\n1.wav,a\n./1.wav,b\n": "lists 1 recordings more than once",
     }
     for content, match in cases.items():
         (tmp_path / "metadata.csv").write_text(content)
@@ -215,7 +225,7 @@ def test_unclear_metadata_are_refused(tmp_path):
         (tmp_path / "metadata.jsonl").write_text(content)
         with pytest.raises(ValueError, match="cannot be read"):
             scan_folder(tmp_path)
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.wav", "y": 1}\n{"file_name": "1.wav", "y": "a"}\n')
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.wav", "y": 1}\n{"file_name": "2.wav", "y": "a"}\n')
     with pytest.raises(ValueError, match="mixes types"):
         scan_folder(tmp_path)
     (tmp_path / "metadata.jsonl").unlink()

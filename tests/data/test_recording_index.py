@@ -172,6 +172,7 @@ def test_what_was_bad_is_looked_at_again(tmp_path, monkeypatch):
     assert (len(first.dataset), len(first.bad)) == (1, 1)
     again = index_recordings(train, "audio", on_bad_audio="skip", cache_dir=tmp_path / "cache")
     assert (len(again.dataset), again.bad) == (2, [])
+    assert first.fingerprint != again.fingerprint, "representations of one clip would be taken for those of two"
     assert measured == ["a.wav", "b.wav", "a.wav"]
 
 

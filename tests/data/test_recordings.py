@@ -85,6 +85,14 @@ def test_one_source_must_be_named(tmp_path):
             load_recordings(**sources)
 
 
+def test_configurations_are_refused_where_there_are_none(tmp_path, embedded):
+    embedded.save_to_disk(str(tmp_path / "saved"))
+    record(tmp_path / "folder" / "a.wav")
+    for name in ("saved", "folder"):
+        with pytest.raises(ValueError, match="without configurations: leave out --dataset_config_name clean"):
+            load_recordings(dataset_name=str(tmp_path / name), dataset_config_name="clean")
+
+
 def test_the_audio_column_is_found_or_the_columns_are_listed():
     value = {"bytes": b"x", "path": None}
     array = {"array": [0.0], "sampling_rate": RATE}

@@ -145,6 +145,13 @@ def test_an_ablation_trains_every_cell_once_and_leaves_table_and_picture(speech_
         assert picture.width > 400
 
 
+def test_a_baseline_that_is_named_like_a_curve_is_told_from_it():
+    words = {"axis": "density", "vary": {"objective": ["bt"], "density": [0.5]}, "baseline": {"objective": "bt"}}
+    one = ablation.Ablation(title="", pretrain={}, finetune={}, tasks={}, **words)
+    places = [ablation.locate(one, cell, "", 1.0) for cell in one.cells()]
+    assert [place["curve"] for place in places] == ["objective bt", "baseline: objective bt"]
+
+
 def test_arguments_of_a_recipe_are_shared_and_may_be_overridden(tmp_path):
     (tmp_path / "shared.yaml").write_text("max_steps: 200\nviews: same_crop\n")
     recipe = yaml.safe_load(RECIPES[0].read_text())

@@ -31,8 +31,9 @@ def called(tmp_path, monkeypatch):
         args = parse_arguments(FinetuneArguments, [*words, "--output_dir", str(output_dir)])
         calls.append(args)
         output_dir.mkdir(exist_ok=True)
+        encoder = "frozen" if args.freeze_encoder else "trained"
         rows = [
-            {"task": "label", "method": method, "label_fraction": share, "seed": seed, "encoder": "frozen",
+            {"task": "label", "method": method, "label_fraction": share, "seed": seed, "encoder": encoder,
              "accuracy": 0.1 * seed + 0.1 * len(Path(method).name), "chance": 0.04}
             for method in args.model_name_or_path
             for share in args.label_fraction
@@ -98,5 +99,23 @@ def test_objectives_are_compared_over_seeds_of_pretraining_where_there_are_three
     main(["real", "--seed", "0", "1", "2"])
     text = (tmp_path / "results.md").read_text()
     # Of every pre-training, one letter more is 10 points more.
-    assert "- nato 100 %: MBT - BT: +10.0 points" in text
-    assert text.count("MBT - BT") == 14
+    assert "- nato 100 %: MBT, frozen - BT, frozen: +10.0 points" in text
+    assert text.count("MBT, frozen - BT, frozen") == 14
+
+
+def test_fine_tuned_encoders_and_networks_from_scratch_stand_beside_frozen_ones(called, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(run_pretrain.__file__).parent)
+    main(["real", "--finetune", "--seed", "0", "1", "2"])
+    sweeps = [call for call in called if isinstance(call, FinetuneArguments)]
+    encoders = [str(tmp_path / name) for name in ("bt0", "mbt0", "bt1", "mbt1", "bt2", "mbt2")]
+    assert [args.model_name_or_path for args in sweeps[4:]] == [encoders] * 4 + [["supervised"]] * 4
+    assert not any(args.freeze_encoder for args in sweeps[4:])
+    assert [args.label_fraction for args in sweeps[4:8]] == [[0.05, 0.1, 0.25, 1.0]] * 2 + [[1.0]] * 2
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert len(results) == 8 * 14 * 3 + 7 * 10 * 3
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    fine_tuned = next(line for line in lines if line.startswith("| MBT, fine-tuned |"))
+    assert fine_tuned.split("|")[2:4] == [" ", " 50.0 ± 8.7 "], "a share that is not trained on has no number"
+    text = "\n".join(lines)
+    assert text.count("Differences") == 1
+    assert text.count("MBT, fine-tuned - BT, fine-tuned") == text.count("MBT, fine-tuned - MBT, frozen") == 10

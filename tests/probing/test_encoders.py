@@ -148,6 +148,9 @@ def test_a_model_of_another_kind_and_one_without_its_weights_are_refused(tmp_pat
     save_file(lacking, path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights of its Wav2Vec2Model, such as feature_projection\."):
         open_hub_encoder(str(path), extractor)
+    (path / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=f"The model of {path} cannot be opened: "):
+        open_hub_encoder(str(path), extractor)
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     (path / "config.json").write_text(json.dumps(config | {"add_adapter": True}))
     with pytest.raises(ValueError, match="holds a Wav2Vec2Model: the frozen encoders that are known here"):

@@ -56,7 +56,8 @@ def test_an_interval_that_holds_zero_shows_no_difference():
     assert "no difference shown" in describe_difference(estimate(np.array([-0.1, 0.1, 0.05])), "bt", "mbt")
     assert "mbt is better" in describe_difference(estimate(np.array([0.10, 0.11, 0.12])), "bt", "mbt")
     assert "bt is better" in describe_difference(estimate(-np.array([0.10, 0.11, 0.12])), "bt", "mbt")
-    for values in ([0.1], [0.1, 0.1, 0.1], [0.1, 0.12]):  # one seed, seeds without an effect, too few
+    always_one_of_ten = [0.8 - 0.7, 0.9 - 0.8, 0.7 - 0.6]  # which differ in their last digits
+    for values in ([0.1], [0.1, 0.1, 0.1], always_one_of_ten, [0.1, 0.12]):  # one seed, no differences, too few
         assert "nothing is shown" in describe_difference(estimate(np.array(values)), "bt", "mbt")
 
 

@@ -105,3 +105,10 @@ def test_a_map_shows_the_twelve_most_frequent_classes_each_by_its_own_mark(drawn
     marks = {(tuple(one.get_facecolor()[0]), len(one.get_paths()[0].vertices)) for one in axis.collections}
     assert len(marks) == 12
     assert "the 12 most frequent of 14" in drawn[0].get_suptitle()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_representations_that_are_all_alike_or_few_are_drawn_at_one_point(count, drawn, tmp_path):
+    pictures.draw_embedding_maps(tmp_path, {"a": np.ones((count, 4))}, np.zeros(count, int), ["s"], "title")
+    (points,) = drawn[0].axes[0].collections
+    assert points.get_offsets().tolist() == [[0.0, 0.0]] * count

@@ -115,6 +115,11 @@ def test_sweeps_of_one_task_and_data_set_share_columns_unless_they_share_a_metho
 
     sweeps = {"a": sweep("bt", "frozen", 0.1), "b": sweep("bt", "trained", 0.2), "c": sweep("bt", "frozen", 0.3),
               "d": sweep("bt", "trained", 0.4, "chirps")}  # fmt: skip
+    others = {"e": sweep("real/bt", "frozen", 0.5), "f": sweep("demo/bt", "frozen", 0.6, "chirps")}
+    assert report.overview(others).splitlines()[4:] == [
+        "| real/bt, frozen | 50.0 | |",
+        "| demo/bt, frozen | | 60.0 |",
+    ], "two encoders share a row"
     assert report.overview(sweeps).splitlines()[2:] == [
         "| | tones: keyword, 100 % | tones: keyword (c), 100 % | chirps: keyword, 100 % |",
         "|---|---|---|---|",
@@ -136,6 +141,10 @@ def test_a_folder_without_runs_is_refused_with_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["report", "--runs_dir", str(tmp_path)])
     assert "nothing to report" in capsys.readouterr().err
+    (tmp_path / "sweep.json").write_text('{"data": ')
+    with pytest.raises(SystemExit):
+        main(["report", "--runs_dir", str(tmp_path), "--output_dir", str(tmp_path)])
+    assert f"{tmp_path / 'sweep.json'} is damaged" in capsys.readouterr().err
 
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "[x](javascript:alert(1))", "a|b", "`c`",
