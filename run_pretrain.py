@@ -30,7 +30,7 @@ from mbt_speech.data.crop_batches import CropBatches, open_crops
 from mbt_speech.data.sources import source
 from mbt_speech.data.step_sampler import derive_seed
 from mbt_speech.presets import PRESETS
-from mbt_speech.probing.online_probe import OnlineProbe
+from mbt_speech.probing.online_probe import OnlineProbe, discard_best
 from mbt_speech.reports.model_card import write_pretraining_card
 from mbt_speech.reports.pictures import draw_cross_correlations, draw_losses
 from mbt_speech.training.accumulation import Losses, Views, backpropagate_views
@@ -45,6 +45,13 @@ from mbt_speech.training.sparsity import SparseTraining, encoder_cost
 from mbt_speech.user_errors import explain_user_errors
 from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForPreTrainingOutput
 from modeling_mbt.objectives_mbt import barlow_twins_floor, cross_correlation
+
+# Fields of the config that more depends on than the model.
+OPTIONS_OF_THEIR_OWN = {
+    "objective": "--objective",
+    "encoder_density": "--density and --sparsity_method",
+    "num_mel_bins": "--feature_overrides '{\"feature_size\": 64}'",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,8 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     matrices = {"before": correlate(accelerator, model, extractor, augmentation, sample, args.seed)}
     probe = OnlineProbe(args, accelerator, extractor) if args.eval_steps > 0 else None
     run = TrainingRun(args, accelerator, model, extractor, max_steps, args.objective, sparsity, uploads)
-    if probe is not None:
-        probe.discard_best(run.step)
+    discard_best(accelerator, Path(args.output_dir), run.step)
     if run.resumed_from is not None and (changed := changed_arguments(args, run.resumed_from.parent)):
         accelerator.print(f"The run goes on with other arguments than it began with: {', '.join(changed)}.")
     write_recipe(args, accelerator.is_main_process)
@@ -90,7 +96,11 @@ def build(args: PretrainArguments) -> tuple[MBTFeatureExtractor, MBTAugmentation
     overrides = {"num_mel_bins": extractor.feature_size, "objective": args.objective}
     if args.redundancy_loss_weight is not None:
         overrides["redundancy_loss_weight"] = args.redundancy_loss_weight
-    overrides |= parse_overrides("config_overrides", args.config_overrides, {one.name for one in fields(MBTConfig)})
+    known = {one.name for one in fields(MBTConfig)} - OPTIONS_OF_THEIR_OWN.keys()
+    given = parse_overrides("config_overrides", args.config_overrides)
+    for name in given.keys() & OPTIONS_OF_THEIR_OWN.keys():
+        raise ValueError(f"--config_overrides has an entry {name}: use {OPTIONS_OF_THEIR_OWN[name]} instead.")
+    overrides |= parse_overrides("config_overrides", args.config_overrides, known)
     augmentation = preset.augmenter()
     if args.augmentation is not None:
         augmentation = MBTAugmentation.from_dict(parse_overrides("augmentation", args.augmentation))
@@ -252,7 +262,7 @@ def save_run(
 def closing(args: PretrainArguments) -> str:
     """Returns the last line: where the encoder is, and how to fine-tune it."""
     words = ("--model_name_or_path", args.output_dir, "--train_dir", "LABELED_FOLDER")
-    words += ("--freeze_encoder", "--output_dir", f"{args.output_dir}-labels")
+    words += ("--freeze_encoder", "--output_dir", f"{Path(args.output_dir)}-labels")
     return closing_line(f"The encoder is in {args.output_dir}", "python", "run_finetune.py", *words)
 
 

@@ -89,6 +89,8 @@ def main() -> None:
         raise ValueError(
             f"{args.folder} has {len(train)} recordings to learn from, fewer than --batch_size: lower it."
         )
+    if not len(test):
+        raise ValueError(f"{args.folder} has no class with five recordings, of which one would be tested: add some.")
     preset = PRESETS[args.preset]
     extractor = preset.extractor()
     encoder_dir, classifier_dir = args.output_dir / "encoder", args.output_dir / "classifier"

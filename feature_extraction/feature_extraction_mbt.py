@@ -127,10 +127,11 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("Truncation and padding='max_length' need `max_length`: say how many samples.")
         if max_length is not None and (not isinstance(max_length, int | np.integer) or max_length < self.win_length):
             raise ValueError(f"`max_length` must be at least a window of {self.win_length} samples, not {max_length}.")
+        if not isinstance(multiple := pad_to_multiple_of or 1, int | np.integer) or multiple < 1:
+            raise ValueError(f"`pad_to_multiple_of` must be a whole number of samples, not {multiple!r}.")
         if truncation:
             clips = [clip[:max_length] for clip in clips]
-        least = max_length if padding == "max_length" and max_length else 0
-        waveforms = _pad(clips, least, pad_to_multiple_of or 1, device)
+        waveforms = _pad(clips, max_length if padding == "max_length" and max_length else 0, multiple, device)
         if len(unusable := (~waveforms.sum(1).isfinite()).nonzero()):
             raise ValueError(f"Clip {int(unusable[0])} holds NaN or infinity: repair the recording or leave it out.")
         lengths = torch.tensor([len(clip) for clip in clips], device=device)
@@ -273,12 +274,12 @@ class MBTFeatureExtractor(SequenceFeatureExtractor):
         return clip.float()
 
 
-def _as_batch(raw_speech) -> list[RawClip]:
-    if raw_speech is None or isinstance(raw_speech, str | Mapping) or getattr(raw_speech, "ndim", 1) == 0:
-        raise ValueError(f"A {type(raw_speech).__name__} holds no samples: {PASS_SAMPLES}")
-    if len(raw_speech) == 0:
+def _as_batch(speech) -> list[RawClip]:
+    if not hasattr(speech, "__len__") or isinstance(speech, str | Mapping) or getattr(speech, "ndim", 1) == 0:
+        raise ValueError(f"A {type(speech).__name__} holds no samples: {PASS_SAMPLES}")
+    if len(speech) == 0:
         raise ValueError("There is no audio here: pass at least one clip.")
-    return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+    return [speech] if np.ndim(speech[0]) == 0 else list(speech)
 
 
 def _pad(clips: list[Tensor], least: int, multiple: int, device: str | torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
@@ -101,7 +101,15 @@ def load_yaml(path: Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Without aliases, ten lines of which can stand for a billion values, and without nesting that takes seconds."""
+    """Without aliases, ten lines of which can stand for a billion values, and without nesting that takes seconds.
+
+    Only `true` and `false` are booleans: `yes`, `no`, `on` and `off` are words.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def fetch_flow_collection_start(self, TokenClass):  # noqa: N803 - the parser's own name
         if self.flow_level >= MAX_YAML_DEPTH:
@@ -136,7 +144,22 @@ def write_recipe(args: RunArguments, is_main_process: bool) -> None:
     left_out = ("hub_token", "resume_from_checkpoint", "overwrite_output_dir")
     values = {name: value for name, value in asdict(args).items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    Path(args.output_dir, RECIPE_NAME).write_text(text, encoding="utf-8")
+    path = Path(args.output_dir, RECIPE_NAME)
+    unfinished = path.with_name(f".{path.name}.partial")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """Reads what `write_recipe` left in a folder.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    values = load_yaml(folder / RECIPE_NAME)
+    if not isinstance(values, dict):
+        raise ValueError(f"{folder / RECIPE_NAME} is damaged: delete it to go on with its run.")
+    return values
 
 
 def changed_arguments(args: RunArguments, folder: Path) -> list[str]:
@@ -145,8 +168,7 @@ def changed_arguments(args: RunArguments, folder: Path) -> list[str]:
     Raises:
         ValueError: It cannot be read.
     """
-    recipe = folder / RECIPE_NAME
-    before = load_yaml(recipe) if recipe.is_file() else {}
+    before = read_arguments(folder) if (folder / RECIPE_NAME).is_file() else {}
     return [
         f"--{name} {value} (before: {before[name]})"
         for name, value in decisive(args).items()

@@ -1,6 +1,7 @@
 """What both scripts take: where recordings come from, how weights are learned, what is written and uploaded."""
 
 import math
+import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -30,6 +31,8 @@ LEAST = {
     "max_length_seconds": 0.05,
     "seed": 0,
 }
+
+FOLDERS = {"output_dir", "train_dir", "probe_train_dir", "dataset_name", "resume_from_checkpoint"}
 
 # What changes neither what is learned nor how.
 NEUTRAL = {
@@ -173,6 +176,8 @@ class RunArguments(HubArguments, CheckpointArguments, OptimizationArguments, Dat
 
     def __post_init__(self):
         for one in fields(self):
+            if one.name in FOLDERS and getattr(self, one.name) is not None:  # of a recipe, where no shell does it
+                setattr(self, one.name, os.path.expanduser(getattr(self, one.name)))
             given = getattr(self, one.name)
             for value in given if isinstance(given, list) else [given]:
                 if isinstance(value, float) and not math.isfinite(value):

@@ -20,6 +20,8 @@ EXIT_CODE = 2
 HUB_NAME = r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*"
 LOCAL_FOLDERS = ("runs",)
 """Where the scripts' examples write to: what is named so and is not there was never trained, or elsewhere."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""In torch's messages, of a GPU and of a CPU."""
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
 """How torch begins the message of an error of a worker: the worker's traceback follows, and its message is last."""
@@ -47,7 +49,12 @@ def explain_user_errors(words: Sequence[str] | None = None) -> Iterator[None]:
 def _is_users(error: Exception) -> bool:
     """Returns whether a user can cause an error; configs of models are checked when they are opened."""
     bases = {base.__name__ for base in type(error).__mro__}  # by name: the Hub's client takes its time to import
-    return isinstance(error, USER_ERRORS) or "StrictDataclassError" in bases
+    return isinstance(error, USER_ERRORS) or "StrictDataclassError" in bases or _is_of_memory(error)
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    is_torchs = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return is_torchs or isinstance(error, MemoryError)
 
 
 class OneSentence(ArgumentParser):
@@ -69,6 +76,11 @@ def redact(text: str, token: str | None = None) -> str:
 
 def as_sentence(error: BaseException) -> str:
     """Returns what an error says, without codes and types."""
+    if _is_of_memory(error):
+        return (
+            "There is not enough memory: lower the batch size (of the scripts --per_device_train_batch_size, with "
+            "more --gradient_accumulation_steps; of `mbt` --batch_size)."
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:

@@ -6,6 +6,7 @@ a frame.
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -87,13 +88,13 @@ class MBTPreTrainedModel(PreTrainedModel):
 
         Torch says so of checkpoints that are not reentrant, and so they are none, whatever was asked for.
         """
+        # Of a bound method, as a copy of the model is to freeze its own statistics.
+        super()._set_gradient_checkpointing(enable, partial(self._checkpoint, gradient_checkpointing_func), **kwargs)
 
-        def checkpoint_layer(*args, **options):
-            # A compiled layer counts its batch once as it is, and takes no contexts.
-            contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
-            return gradient_checkpointing_func(*args, **{**options, "use_reentrant": False}, **contexts)
-
-        super()._set_gradient_checkpointing(enable, checkpoint_layer, **kwargs)
+    def _checkpoint(self, gradient_checkpointing_func, *args, **options):
+        # A compiled layer counts its batch once as it is, and takes no contexts.
+        contexts = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
+        return gradient_checkpointing_func(*args, **{**options, "use_reentrant": False}, **contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Returns the contexts of a layer's forward pass and of its second one, in the backward pass."""
@@ -188,7 +189,8 @@ class MBTModel(MBTPreTrainedModel):
                 f"`attention_mask` must be of shape {tuple(shape[:2])}, one number for each frame, and is of "
                 f"{tuple(attention_mask.shape)}: pass that of the feature extractor."
             )
-        input_features = input_features.to(self.dtype)
+        convolution = next(module for module in self.encoder.modules() if isinstance(module, nn.Conv2d))
+        input_features = input_features.to(convolution.weight.dtype)  # replicas of `DataParallel` have no parameters
         hidden_states = [] if _wants_hidden_states(self, output_hidden_states) else None
         frames, mask = self.encoder(input_features, attention_mask, hidden_states)
         if mask is not None:
@@ -242,8 +244,14 @@ class MBTForPreTraining(MBTPreTrainedModel):
 
         Raises:
             ValueError: Fewer than two clips in the global batch, or in training in the batch of this process: batch
-                statistics need two. Or, of `"cpc"`, clips too short to predict anything.
+                statistics need two. Or, of `"cpc"`, clips too short to predict anything. Or the model is a replica of
+                `torch.nn.DataParallel`, which has no part in a global batch.
         """
+        if return_loss and input_features_b is not None and getattr(self, "_is_replica", False):
+            raise ValueError(
+                "Under torch.nn.DataParallel each GPU would compare a part of the batch alone: start one process for "
+                "each GPU, with accelerate launch or torchrun."
+            )
         hidden = _wants_hidden_states(self, output_hidden_states)
         representations, projections, hidden_states = self._view(input_features, attention_mask, hidden)
         values = {"projections": projections, "representations": representations, "hidden_states": hidden_states}

@@ -28,6 +28,9 @@ def pool_frames(frames: Tensor, input_features: Tensor, attention_mask: Tensor |
             `speech_weights`, then K = `pooling_cosines` coefficients of `temporal_cosines` of the `ordered_features`,
             then, with `pool_input_features`, `input_statistics`: (B, P).
     """
+    if torch.is_autocast_enabled(frames.device.type):  # which would round the sums of products
+        with torch.autocast(frames.device.type, enabled=False):
+            return pool_frames(frames, input_features, attention_mask, config)
     if attention_mask is None:  # of whole numbers: lengths of clips are beyond bfloat16
         attention_mask = torch.ones(input_features.shape[:2], dtype=torch.long, device=input_features.device)
     mask = stride_mask(attention_mask, time_stride(config))

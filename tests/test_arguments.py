@@ -3,8 +3,8 @@
 import pytest
 
 from mbt_speech.arguments import OBJECTIVE_NAMES, FinetuneArguments, PretrainArguments
-from mbt_speech.command_line import parse_arguments, parse_overrides, recipe_to_share
-from mbt_speech.user_errors import redact
+from mbt_speech.command_line import parse_arguments, parse_overrides, read_label_map, recipe_to_share
+from mbt_speech.user_errors import explain_user_errors, redact
 from modeling_mbt.named_objectives_mbt import OBJECTIVES
 
 PRETRAIN = ["--output_dir", "x", "--train_dir", "y"]
@@ -52,7 +52,7 @@ def test_shares_of_the_labels_are_shares(capsys):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("learning_rate: yes", "invalid float value: 'True'"),
+        ("learning_rate: true", "invalid float value: 'True'"),
         ("max_steps: 1.5", "invalid int value: '1.5'"),
         ("preset: enormous", "choose from 'faithful', 'faithful_small', 'strong', 'tiny'"),
         ("learning_rate: .nan", "--learning_rate must be a number"),
@@ -80,6 +80,29 @@ def test_a_recipe_sets_values_as_the_command_line_does(tmp_path):
     assert args.interleave_datasets == ["a", "b"]
     assert args.interleave_probabilities == [0.5, 0.25, 0.25]
     assert parse_overrides("config_overrides", args.config_overrides) == {"depths": [1, 1]}
+
+
+def test_yes_and_no_are_words_in_a_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("mixed_precision: no\nlabel_map: {yes: Yes, no: null}\nfreeze_encoder: true\n")
+    args = parse_arguments(FinetuneArguments, [str(recipe), *PRETRAIN, "--model_name_or_path", "m"])
+    assert (args.mixed_precision, args.freeze_encoder) == ("no", True)
+    assert read_label_map(args.label_map) == {"yes": "Yes", "no": None}
+
+
+def test_a_home_folder_is_found_where_no_shell_does_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    args = parse_arguments(PretrainArguments, ["--output_dir=~/x", "--train_dir", "~/y"])
+    assert (args.output_dir, args.train_dir) == ("/home/me/x", "/home/me/y")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_said_in_a_sentence(error, capsys):
+    with pytest.raises(SystemExit), explain_user_errors([]):
+        raise error
+    assert capsys.readouterr().err.startswith("There is not enough memory: lower the batch size")
 
 
 def test_every_objective_can_be_named():

@@ -215,6 +215,8 @@ def test_a_sweep_that_is_to_start_over_loses_nothing_to_a_mistake(speech_folder,
         assert (run / "results.jsonl").read_bytes() == before
     finetune(run, pretrained, *words, "--overwrite_output_dir", "--seed", "1")
     assert [line["seed"] for line in results(run)] == [1]
+    finetune(run, "stats", *words, "--overwrite_output_dir")
+    assert not {"model.safetensors", "config.json", "README.md"} & {path.name for path in run.iterdir()}, "of the old"
 
 
 def test_distortions_that_are_given_replace_the_default_ones_also_if_there_are_none(monkeypatch):

@@ -253,3 +253,10 @@ def test_a_run_that_goes_on_says_what_has_changed_and_needs_steps_that_are_left(
     for folder, steps in ((run, "1"), (tmp_path / "new", "1"), (tmp_path / "newer", "2")):
         with pytest.raises(ValueError, match=f"has 2 steps, and the run is to have {steps}: .* Raise --max_steps"):
             pretrain(folder, *words, "--max_steps", steps, *checkpoint)
+
+
+def test_what_has_an_option_of_its_own_is_no_entry_of_the_overrides():
+    for name, option in run_pretrain.OPTIONS_OF_THEIR_OWN.items():
+        args = PretrainArguments(train_dir="x", output_dir="y", config_overrides=json.dumps({name: 1}))
+        with pytest.raises(ValueError, match=f"--config_overrides has an entry {name}: use {re.escape(option)}"):
+            run_pretrain.build(args)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_extraction.speech import to_waveform
+from mbt_speech.model_files import weights_digest
 
 from .speech_encoder import SpeechEncoder
 
@@ -30,7 +31,8 @@ class MtebEncoder:
 
     Args:
         model_name: Folder of the checkpoint, or its name on the Hub.
-        revision: Part of mteb's interface; the checkpoint is the one that the name opens.
+        revision: What mteb keeps results by, with the name; by default a digest of the weights. The checkpoint is the
+            one that the name opens.
         device: Where the encoder computes.
         **kwargs: Part of mteb's interface.
 
@@ -42,20 +44,22 @@ class MtebEncoder:
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **kwargs: Any):
         self.encoder = SpeechEncoder.from_pretrained(model_name, device or "cpu")
         self.name = f"mbt/{Path(model_name).name}"
+        # mteb keeps results by name and revision: another model in the same folder must have another one.
+        self.revision = revision or weights_digest(self.encoder.model)[:40]
 
     @property
     def mteb_model_meta(self) -> Any:
         """What mteb writes above its results; needs mteb."""
         from mteb.models.model_meta import ModelMeta  # pyright: ignore[reportMissingImports]
 
-        facts = {"name": self.name, "revision": "local", "modalities": ["audio"], "framework": ["PyTorch"]}
+        facts = {"name": self.name, "revision": self.revision, "modalities": ["audio"], "framework": ["PyTorch"]}
         return ModelMeta.create_empty(
             facts | {"embed_dim": self.encoder.model.config.pooled_size, "similarity_fn_name": "cosine"}
         )
 
     @torch.no_grad()
     def encode(self, inputs: Any, **kwargs: Any) -> np.ndarray:
-        """Represents the clips of a data loader, whose data set has a column `audio`.
+        """Represents the clips of a data loader, whose data set has a column `audio`, `batch_size` at a time.
 
         Returns:
             (N, P) float32.
@@ -69,8 +73,9 @@ class MtebEncoder:
             raise ValueError("MBT represents speech alone: give it a task whose modality is audio.")
         clips = inputs.dataset.cast_column("audio", Audio(decode=False))
         pooled = []
-        for start in range(0, len(clips), BATCH_SIZE):
-            sounds = clips[start : start + BATCH_SIZE]["audio"]
+        batch_size = kwargs.get("batch_size", BATCH_SIZE)
+        for start in range(0, len(clips), batch_size):
+            sounds = clips[start : start + batch_size]["audio"]
             waveforms = [to_waveform(sound, self.encoder.sampling_rate) for sound in sounds]
             pooled.append(self.encoder(waveforms).pooler_output.cpu())
         return torch.cat(pooled).numpy()

@@ -5,7 +5,6 @@ MBT's encoders and log-mel statistics are here; those of other models on the Hub
 Axes: B clips, S samples, T' frames, H features of a representation, M mel bins.
 """
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, Self
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 
 from feature_extraction import MBTFeatureExtractor
 from mbt_speech.inference.speech_encoder import SpeechEncoder
+from mbt_speech.model_files import weights_digest
 from modeling_mbt import MBTModel
 from modeling_mbt.pooling_mbt import input_statistics
 
@@ -141,8 +141,5 @@ class LogMelStatistics(FrozenEncoder):
 
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
     """Hashes every parameter and buffer, and the settings that the weights do not show."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     settings = {name: value for name, value in model.config.to_dict().items() if name not in NEUTRAL}
-    return {"model": type(model).__name__, "weights": weights.hexdigest(), "settings": settings}
+    return {"model": type(model).__name__, "weights": weights_digest(model), "settings": settings}

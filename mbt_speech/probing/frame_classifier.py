@@ -31,7 +31,8 @@ class FrameClassifier(nn.Module):
     def __init__(self, encoder: SpeechEncoder, head: nn.Linear):
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.label_names = list((encoder.model.config.id2label or {}).values())
+        id2label = encoder.model.config.id2label or {}
+        self.label_names = [id2label[number] for number in range(len(id2label))]
 
     @classmethod
     def from_head(

@@ -62,19 +62,8 @@ class OnlineProbe:
         self._keep_if_best(model, {"step": step, **values})
         return values
 
-    def discard_best(self, step: int) -> None:
-        """Deletes the best model if it is of a later step than that from which the run goes on, or of another run."""
-        if self.accelerator.is_main_process and self._best()["step"] > step:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _best(self) -> dict[str, float]:
-        record = self.folder / RECORD_NAME
-        if not record.is_file():
-            return {"step": 0, "eval_frozen_linear_accuracy": -1.0}
-        return json.loads(record.read_text())
-
     def _keep_if_best(self, model: MBTForPreTraining, values: dict) -> None:
-        if values["eval_frozen_linear_accuracy"] <= self._best()["eval_frozen_linear_accuracy"]:
+        if values["eval_frozen_linear_accuracy"] <= _best(self.folder)["eval_frozen_linear_accuracy"]:
             return
         partial = self.folder.with_name(f".{BEST_NAME}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -83,6 +72,20 @@ class OnlineProbe:
         (partial / RECORD_NAME).write_text(json.dumps(values))
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(partial, self.folder)
+
+
+def discard_best(accelerator: Accelerator, output_dir: Path, step: int) -> None:
+    """Deletes the best model if it is of a later step than that from which the run goes on, or of another run."""
+    folder = output_dir / BEST_NAME
+    if accelerator.is_main_process and _best(folder)["step"] > step:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _best(folder: Path) -> dict[str, float]:
+    record = folder / RECORD_NAME
+    if not record.is_file():
+        return {"step": 0, "eval_frozen_linear_accuracy": -1.0}
+    return json.loads(record.read_text())
 
 
 def probe_arguments(args: PretrainArguments) -> FinetuneArguments:

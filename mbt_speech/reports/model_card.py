@@ -125,7 +125,7 @@ def write_classifier_card(
     models = [row for row in table.to_dict("records") if can_be_saved(row)]
     best = max(models, key=validation_rank)
     of_best = [row["accuracy"] for row in models if all(row[key] == best[key] for key in KEYS)]
-    labels = list((config.id2label or {}).values())
+    labels = [name for _, name in sorted((config.id2label or {}).items())]
     shown = ", ".join(map(plain, labels[:20])) + (", ..." if len(labels) > 20 else "")
     of_frames, is_mbt = best["unit"] == "frames", config.model_type == MBTConfig.model_type
     code = CLASSIFY_FRAMES if of_frames else CLASSIFY if is_mbt else CLASSIFY_OTHERS

@@ -24,6 +24,7 @@ from modeling_mbt import MBTConfig
 
 from .label_curves import write_sweep
 
+MODEL_NAMES = ("config.json", "model.safetensors", "README.md")
 FROZEN, TRAINED = "frozen", "trained"
 
 
@@ -72,10 +73,14 @@ class Results:
     def begin(self) -> None:
         """Deletes lines that do not count any more; to be called once everything is in order.
 
-        They are all lines of earlier calls if this one starts over, and those of models that have changed since.
+        They are all lines of earlier calls if this one starts over, which also deletes the model at the top of the
+        folder, and those of models that have changed since.
         """
         if self._starts_over:
             self._path.unlink(missing_ok=True)
+            if not any(Path(name).resolve() == self._path.parent.resolve() for name in self.args.model_name_or_path):
+                for name in MODEL_NAMES:
+                    self._path.with_name(name).unlink(missing_ok=True)
         elif self._has_outdated:
             write_lines(self._path, self._done)
 
@@ -138,7 +143,7 @@ def _of_present_models(lines: list[dict[str, Any]], runs: Sequence[SweepRun]) ->
 
     If the model at the top of the folder is of one that has changed, no line is left: another is to take its place.
     """
-    digests = {os.path.abspath(run.method): run.digest for run in runs}
+    digests = {os.path.abspath(run.method): run.digest for run in runs if run.method not in CONTROLS}
     names = {run.name: run.method for run in runs}
 
     def is_outdated(line: Mapping[str, Any]) -> bool:

@@ -198,11 +198,14 @@ def find_checkpoint(accelerator: Accelerator, output_dir: Path, resume_from_chec
         return None
     if resume_from_checkpoint != "auto":
         return whole_checkpoint(resume_from_checkpoint)
-    for checkpoint in reversed(list_checkpoints(output_dir)):
+    checkpoints = list_checkpoints(output_dir)
+    while checkpoints:
+        checkpoint = checkpoints.pop()
         fault = checkpoint_fault(checkpoint)
         if fault is None:
             return checkpoint
-        accelerator.print(f"{checkpoint} {fault}: taking the one before it.")
+        instead = "taking the one before it" if checkpoints else "there is none before it, so training begins anew"
+        accelerator.print(f"{checkpoint} {fault}: {instead}.")
     return None
 
 

@@ -5,14 +5,16 @@ import threading
 import time
 from types import FrameType
 
+from mbt_speech.stopping import SIGNALS
+
 ONE_STOP_SECONDS = 2.0
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while it is entered, instead of dying of them; one that comes seconds later kills.
+    """Notes SIGTERM, SIGINT and SIGHUP while it is entered, instead of dying of them; one seconds later kills.
 
-    Several in a row are one: after Ctrl-C, a process of a launcher gets SIGINT and then SIGTERM, and the kernel sends
-    the latter for every thread of the launcher that ends.
+    What is ignored stays ignored. Several in a row are one: after Ctrl-C, a process of a launcher gets SIGINT and then
+    SIGTERM, and the kernel sends the latter for every thread of the launcher that ends.
     """
 
     def __init__(self):
@@ -21,7 +23,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():  # signals reach no other
-            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, LoggerType, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    LoggerType,
+    ProjectConfiguration,
+    set_seed,
+)
 from transformers.utils import logging
 
 from mbt_speech.run_arguments import RunArguments
@@ -107,6 +115,8 @@ def create_accelerator(args: RunArguments, name: str, seed: int) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=args.output_dir),
+        # Of several processes, one downloads and indexes, which can take hours, while the others wait.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
     )
     if torch.distributed.is_initialized():
         KEPT_GROUPS.append(torch.distributed.group.WORLD)

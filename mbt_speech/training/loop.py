@@ -41,7 +41,11 @@ def count_steps(args: RunArguments, num_clips: int | None, num_processes: int) -
     if num_clips is None:  # of a stream
         return args.max_steps
     steps = steps_per_epoch(num_clips, global_batch_size(args, num_processes))
-    return args.max_steps if args.max_steps > 0 else max(1, round(args.num_train_epochs * steps))
+    if args.max_steps > 0:
+        return args.max_steps
+    if args.num_train_epochs == 0:
+        raise ValueError("--num_train_epochs 0 trains nothing: give --max_steps or a number of epochs.")
+    return max(1, round(args.num_train_epochs * steps))
 
 
 class StepSource(Protocol):
@@ -115,6 +119,7 @@ class TrainingRun:
             description,
             max_steps,
             start_step=self.step,
+            is_same_run=self.resumed_from is not None and self._is_own(self.resumed_from),
             logging_steps=args.logging_steps,
             clips_per_step=global_batch_size(args, accelerator.num_processes),
         )
@@ -123,13 +128,15 @@ class TrainingRun:
         """Goes on from a checkpoint."""
         progress = load_checkpoint(self.state, checkpoint, self.identity)
         self.step, self.skipped_steps = progress["step"], progress["skipped_steps"]
-        is_own = checkpoint.resolve().parent == self.output_dir.resolve()
-        if self.step > self.max_steps or (self.step == self.max_steps and not is_own):
+        if self.step > self.max_steps or (self.step == self.max_steps and not self._is_own(checkpoint)):
             raise CheckpointError(
                 f"{checkpoint} has {self.step} steps, and the run is to have {self.max_steps}: nothing is left to "
                 "train. Raise --max_steps."
             )
         self.accelerator.print(f"Resuming from {checkpoint}.")
+
+    def _is_own(self, checkpoint: Path) -> bool:
+        return checkpoint.resolve().parent == self.output_dir.resolve()
 
     def _prepare(self, encoder_learning_rate: float | None) -> None:
         """Moves the model to its layout and place, and prepares whatever learns or schedules with the accelerator."""

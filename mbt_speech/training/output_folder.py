@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mbt_speech.arguments import PretrainArguments
-from mbt_speech.command_line import RECIPE_NAME, load_yaml
+from mbt_speech.command_line import RECIPE_NAME, read_arguments
 from mbt_speech.run_arguments import RunArguments
+
+from .checkpoints import list_checkpoints
 
 LOCK_NAME = ".lock"
 RESULTS_NAME = "results.jsonl"
@@ -30,15 +32,22 @@ def claim_output_dir(args: RunArguments) -> None:
     if args.overwrite_output_dir:
         return
     if (folder / RECIPE_NAME).is_file():
-        there, here = _identity(load_yaml(folder / RECIPE_NAME)), _identity(vars(args))
+        there, here = _identity(read_arguments(folder)), _identity(vars(args))
     else:
         there, here = ("a model",) if any((folder / name).exists() for name in MODEL_NAMES) else None, None
-    is_trained_anew = isinstance(args, PretrainArguments) and args.resume_from_checkpoint is None
+    is_trained_anew = isinstance(args, PretrainArguments) and not _goes_on(args.resume_from_checkpoint, folder)
     if there != here or (is_trained_anew and (folder / "model.safetensors").exists()):
         raise ValueError(
             f"{folder} holds {' '.join(map(str, there or ['something else']))}, which this run would overwrite: name "
             "another --output_dir, or add --overwrite_output_dir."
         )
+
+
+def _goes_on(resume_from_checkpoint: str | None, folder: Path) -> bool:
+    """Whether a run goes on from a checkpoint of its own folder."""
+    if resume_from_checkpoint == "auto":
+        return bool(list_checkpoints(folder))
+    return resume_from_checkpoint is not None and Path(resume_from_checkpoint).resolve().parent == folder.resolve()
 
 
 def _lock(folder: Path) -> None:

@@ -31,7 +31,8 @@ class RunLog:
         output_dir: Folder of `train_log.jsonl`.
         description: Words in front of the bar.
         max_steps: Steps of the whole run.
-        start_step: Steps done by the run that this one resumes; later lines of its log are dropped.
+        start_step: Steps done by the run that this one resumes.
+        is_same_run: Whether that run's log is here; its later lines are dropped.
         logging_steps: Steps between two lines.
         clips_per_step: Clips over all processes, for the rate.
     """
@@ -44,6 +45,7 @@ class RunLog:
         max_steps: int,
         *,
         start_step: int,
+        is_same_run: bool,
         logging_steps: int,
         clips_per_step: int,
     ):
@@ -51,8 +53,8 @@ class RunLog:
         self.max_steps, self.logging_steps, self.clips_per_step = max_steps, logging_steps, clips_per_step
         self.description, self.last_step, self.last_time = description, start_step, time.perf_counter()
         if accelerator.is_main_process:
-            kept = [line for line in read_log(output_dir) if line["step"] <= start_step] if start_step else []
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            kept = [line for line in read_log(output_dir) if line["step"] <= start_step] if is_same_run else []
+            write_lines(self.path, kept)
         # A file or a pipe gets a plain line for each logged step instead of a bar.
         self.is_plain = accelerator.is_main_process and not sys.stderr.isatty()
         folder = Path(os.path.relpath(output_dir, accelerator.project_dir)).as_posix()

@@ -158,9 +158,9 @@ def encoder_cost(model: MBTModel, num_frames: int) -> EncoderCost:
     shares = {name: float((layer.weight != 0).float().mean()) for name, layer in layers.items()}
     counts = counter.get_flop_counts()
     dense = {name: sum(counts[f"{type(model).__name__}.{name}"].values()) for name in layers}
-    prunable = prunable_weights(model).values()
+    prunable = list(prunable_weights(model).values())
     return EncoderCost(
-        density=sum(int((w != 0).sum()) for w in prunable) / sum(w.numel() for w in prunable),
+        density=sum(int((w != 0).sum()) for w in prunable) / sum(w.numel() for w in prunable) if prunable else 1.0,
         num_weights=sum(int((layer.weight != 0).sum()) for layer in layers.values()),
         num_dense_weights=sum(layer.weight.numel() for layer in layers.values()),
         flops=round(sum(shares[name] * dense[name] for name in layers)),

@@ -83,6 +83,11 @@ def test_without_padding_each_clip_keeps_its_own_frames(padding):
         (np.zeros(16000, np.float32), {"padding": "max_length"}, "need `max_length`"),
         (np.zeros(16000, np.float32), {"max_length": 2e4, "padding": "max_length"}, "`max_length` must be at least"),
         (np.zeros(16000, np.float32), {"max_length": -3}, "`max_length` must be at least a window of 400 samples"),
+        *(
+            (np.zeros(16000, np.float32), {"pad_to_multiple_of": n}, "`pad_to_multiple_of` must")
+            for n in (-7, 1.5, "8")
+        ),
+        (iter([0.0] * 16000), {}, "A list_iterator holds no samples: pass those of `audio"),
         ({"array": np.zeros(16000), "path": None}, {}, "A dict holds no samples: pass those of `audio"),
         ([{"array": np.zeros(16000)}], {}, "Clip 0 holds no samples, but object: pass those of"),
         ([None], {}, "Clip 0 holds no samples"),

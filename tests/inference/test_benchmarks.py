@@ -3,6 +3,7 @@
 Neither package is installed for these tests; both were run by hand, as docs/evaluation.md says.
 """
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile as sf
 import soxr
 import torch
 from datasets import Audio, Dataset
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from feature_extraction import MBTFeatureExtractor
@@ -47,6 +49,15 @@ def test_mteb_is_given_the_pooled_representation_of_every_clip_in_its_order(chec
     expected = torch.cat([SpeechEncoder.from_pretrained(checkpoint)([one]).pooler_output for one in waveforms])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_mteb_keeps_results_of_other_weights_apart(checkpoint, tmp_path):
+    revisions = [MtebEncoder(str(checkpoint)).revision for _ in range(2)]
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    next(value for value in weights.values() if value.ndim)[:] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert len({*revisions, MtebEncoder(str(copy)).revision, MtebEncoder(str(copy), "v2").revision}) == 3
 
 
 def test_mteb_clips_of_another_rate_are_resampled(checkpoint, tmp_path):

@@ -3,6 +3,9 @@
 Axes: B clips, T frames, M mel bins.
 """
 
+import copy
+import pickle
+
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
@@ -94,6 +97,15 @@ def test_checkpointing_changes_neither_loss_nor_gradients_nor_running_statistics
     assert {int(value) for name, value in buffers.items() if name.endswith("tracked")} == {2}
     for name, buffer in buffers.items():
         assert torch.equal(buffers_again[name], buffer), name
+
+
+def test_a_copy_with_checkpointing_counts_its_own_batches_once_and_can_be_pickled():
+    features, mask = clips(TINY)
+    model = MBTForPreTraining(MBTConfig(**TINY)).train()
+    enable(model, None)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        _, _, buffers = step(copied, features, mask)
+        assert {int(value) for name, value in buffers.items() if name.endswith("tracked")} == {2}
 
 
 def test_the_trainers_flag_trains_the_same_network(tmp_path):

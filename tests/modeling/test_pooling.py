@@ -188,3 +188,13 @@ def test_frames_of_a_long_clip_are_pooled_in_single_precision(mode):
     pooled = pool_frames(frames.half(), features.half(), None, config)
     assert pooled.dtype == torch.float16
     torch.testing.assert_close(pooled.float(), pool_frames(frames, features, None, config), rtol=5e-3, atol=1.0)
+
+
+def test_pooling_is_in_single_precision_under_autocast():
+    config = MBTConfig(**{**TINY, "pooling_mode": "statistics"})
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(2, 500, config.hidden_size, generator=generator)
+    features = torch.randn(2, 500 * time_stride(config), config.num_mel_bins, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool_frames(frames, features, None, config)
+    assert torch.equal(pooled, pool_frames(frames, features, None, config))

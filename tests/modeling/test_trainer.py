@@ -12,7 +12,8 @@ from transformers import (
 )
 
 from mbt_speech.presets import PRESETS
-from modeling_mbt import MBTForPreTraining, MBTForSequenceClassification
+from modeling_mbt import MBTConfig, MBTForPreTraining, MBTForSequenceClassification
+from tests.support.models import TINY, stir
 from tests.support.sounds import SAMPLING_RATE, chirp
 
 
@@ -118,3 +119,26 @@ def test_a_checkpoint_is_fine_tuned_as_transformers_own_script_does_it(tmp_path)
     trainer.create_model_card(tasks="audio-classification")
     assert AutoModelForAudioClassification.from_pretrained(tmp_path / "out").config.id2label == {0: "low", 1: "high"}
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").sampling_rate == SAMPLING_RATE
+
+
+def test_replicas_of_data_parallel_classify_but_compare_no_parts_of_a_batch():
+    features = torch.randn(4, 20, 16)
+    classifier, pretraining = (
+        stir(kind(MBTConfig(**TINY))).eval() for kind in (MBTForSequenceClassification, MBTForPreTraining)
+    )
+    torch.testing.assert_close(replica(classifier)(features).logits, classifier(features).logits)
+    with pytest.raises(ValueError, match="start one process for each GPU"):
+        replica(pretraining)(features, features)
+
+
+def replica(module):
+    """A copy as `torch.nn.DataParallel` makes one for each GPU: its weights are attributes, and no parameters."""
+    copies = {one: one._replicate_for_data_parallel() for one in module.modules()}
+    for one, copied in copies.items():
+        for name, child in one._modules.items():
+            copied._modules[name] = copies[child]
+        for name, value in {**one._parameters, **one._buffers}.items():
+            copied._parameters.pop(name, None)
+            copied._buffers.pop(name, None)
+            object.__setattr__(copied, name, value)
+    return copies[module]

@@ -113,6 +113,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_refused_by_name(run, name, dama
     assert f"{last} " in listener.said
     assert name in listener.said
     assert "taking the one before it" in listener.said
+    for checkpoint in list_checkpoints(run):
+        damage(checkpoint / name) if checkpoint != last else None
+    assert find_checkpoint(listener, run, "auto") is None
+    assert "there is none before it, so training begins anew" in listener.said
     with pytest.raises(CheckpointError, match="name a whole checkpoint"):
         find_checkpoint(listener, run, str(last))
 

@@ -24,6 +24,7 @@ from mbt_speech.training.checkpoints import (
     read_progress,
     write_progress,
 )
+from mbt_speech.training.interruption import StopSignals
 from mbt_speech.training.loop import TrainingRun
 from mbt_speech.training.run_log import read_lines, read_log
 
@@ -160,7 +161,7 @@ def test_killed_fine_tuning_ends_bit_for_bit_as_if_it_had_not_been(finetuning, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGHUP, 1)])
 def test_a_run_that_is_told_to_stop_saves_says_so_and_ends_well(speech_folder, tmp_path, number, num_processes):
     words = [*pretraining(speech_folder, "--dataloader_num_workers", 1), "--max_steps", 400]
     run = Run("run_pretrain", words, tmp_path / "run", num_processes=num_processes)
@@ -170,6 +171,18 @@ def test_a_run_that_is_told_to_stop_saves_says_so_and_ends_well(speech_folder, t
     assert len(read_log(run.output_dir)) == int(last.name.split("-")[1])
     assert not (run.output_dir / "model.safetensors").exists()
     assert checkpoint_fault(last) is None
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+            signal.raise_signal(signal.SIGTERM)
+            assert signals.received == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

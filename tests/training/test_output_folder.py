@@ -116,7 +116,18 @@ def test_a_recipe_tells_others_no_folders_of_this_machine(tmp_path, monkeypatch)
 def test_a_finished_encoder_is_not_trained_over_unless_that_is_asked_for(tmp_path):
     write_recipe(pretraining(tmp_path), True)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"which this run would overwrite"):
-        claim_output_dir(pretraining(tmp_path))
+    elsewhere = str(tmp_path.parent / "other" / "checkpoint-2")
+    for resumed in (None, "auto", elsewhere):  # there is no checkpoint here
+        with pytest.raises(ValueError, match=r"which this run would overwrite"):
+            claim_output_dir(pretraining(tmp_path, resume_from_checkpoint=resumed))
+    (tmp_path / "checkpoint-2").mkdir()
     claim_output_dir(pretraining(tmp_path, resume_from_checkpoint="auto"))
+    claim_output_dir(pretraining(tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
     claim_output_dir(pretraining(tmp_path, overwrite_output_dir=True))
+
+
+@pytest.mark.parametrize("content", ["", "half", "- a list"])
+def test_a_damaged_recipe_is_named(content, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"recipe\.yaml is damaged: delete it to go on with its run\."):
+        claim_output_dir(pretraining(tmp_path, resume_from_checkpoint="auto"))

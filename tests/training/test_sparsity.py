@@ -170,6 +170,8 @@ def test_the_cost_counts_what_zeros_spare():
         num_mel_bins=8, hidden_sizes=[4, 6], depths=[1, 1], time_strides=[1, 2], frequency_strides=[2, 2],
         frame_hidden_sizes=[5],
     )  # fmt: skip
+    first_alone = {"hidden_sizes": [4], "depths": [1], "time_strides": [1], "frequency_strides": [2]}
+    assert encoder_cost(MBTModel(MBTConfig(num_mel_bins=8, frame_hidden_sizes=[], **first_alone)), 10).density == 1
     model = MBTModel(config)
     # Twice the multiplications: (frames x frequencies) x (outputs x inputs x kernel), by hand.
     first, second, linear = 10 * 4 * 4 * 9, 5 * 2 * 6 * 4 * 9, 5 * 5 * 12

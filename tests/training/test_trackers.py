@@ -82,7 +82,16 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_command(name, speech_
 def log_whole_numbers(rank, results):
     tell_accelerate(rank)
     with tempfile.TemporaryDirectory() as folder:
-        log = RunLog(Accelerator(cpu=True), Path(folder), "", 2, start_step=0, logging_steps=1, clips_per_step=1)
+        log = RunLog(
+            Accelerator(cpu=True),
+            Path(folder),
+            "",
+            2,
+            start_step=0,
+            is_same_run=False,
+            logging_steps=1,
+            clips_per_step=1,
+        )
         log.step(1, {"loss": torch.tensor(1.0), "skipped_steps": 1})
         results[rank] = [line["skipped_steps"] for line in read_log(Path(folder))]
 
