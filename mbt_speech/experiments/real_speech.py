@@ -13,7 +13,7 @@ import pandas as pd
 
 from mbt_speech.arguments import RANDOM, STATS, SUPERVISED
 from mbt_speech.closing_line import closing_line
-from mbt_speech.reports.accuracy_pictures import draw_accuracies, draw_curves
+from mbt_speech.reports.accuracy_pictures import colors_of, draw_accuracies, draw_curves
 from mbt_speech.reports.label_curves import compare_pretrainings
 from mbt_speech.training.estimate import cpu_multiplies_bfloat16
 
@@ -130,5 +130,6 @@ def report(results: pd.DataFrame) -> None:
         pd.DataFrame(curves[several]),
         "share of the labels (%)",
         "Real speech",
+        colors_of(list(results["method"].cat.categories)),
     )
     print(f"\n{text}\n{closing_line(f'Everything is in {OUTPUT_DIR}', 'mbt', 'report')}")

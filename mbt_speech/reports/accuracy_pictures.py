@@ -1,5 +1,6 @@
 """Pictures of accuracies: bars by task and method, curves over an argument, curves over the share of the labels."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ def kind_of(method: str) -> str:
     return "controls" if is_control else "frozen, linear head"
 
 
+def colors_of(methods: Sequence[str]) -> dict[str, str]:
+    """Returns the color of each method, the same in bars and curves: those of its kind in turn."""
+    colors, found = {}, Counter()
+    for method in methods:
+        kind = kind_of(method)
+        colors[method] = KINDS[kind][found[kind] % len(KINDS[kind])]
+        found[kind] += 1
+    return colors
+
+
 def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
     """Draws top-1 accuracy per task and method, by kind: mean over seeds, bars of one standard deviation.
 
@@ -40,13 +51,13 @@ def draw_accuracies(path: Path, results: pd.DataFrame, title: str) -> None:
         results: A row for each run with `task`, `method`, `accuracy`, `chance`.
         title: On what data, with what share of the labels.
     """
-    tasks, places, width = list(dict.fromkeys(results["task"])), *_places(list(dict.fromkeys(results["method"])))
+    methods = list(dict.fromkeys(results["method"]))
+    tasks, colors, (places, width) = list(dict.fromkeys(results["task"])), colors_of(methods), _places(methods)
     figure, axis = plt.subplots(figsize=(0.42 * len(places) * len(tasks) + 4.6, 4.6), layout="constrained")
     handles: dict[str, list] = {kind: [] for kind in KINDS}
     for method, place in places.items():
         bars = handles[kind_of(method)]
-        colors, number = KINDS[kind_of(method)], len(bars)
-        looks = {"color": colors[number % len(colors)], "hatch": HATCHES[number // len(colors) % len(HATCHES)]}
+        looks = {"color": colors[method], "hatch": HATCHES[len(bars) // len(KINDS[kind_of(method)]) % len(HATCHES)]}
         accuracies = [results[(results.task == task) & (results.method == method)]["accuracy"] for task in tasks]
         bars.append(_draw_bars(axis, np.arange(len(tasks)) + place, accuracies, width, label=method, **looks))
     chances = [100 * results[results.task == task]["chance"].mean() for task in tasks]
@@ -94,7 +105,9 @@ def _legend_by_kind(axis, handles: Mapping[str, list], chance) -> None:
             text.set_fontweight("bold")
 
 
-def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -> None:
+def draw_curves(
+    path: Path, results: pd.DataFrame, axis_name: str, title: str, colors: Mapping[str, str] | None = None
+) -> None:
     """Draws top-1 accuracy against a varied argument, a panel for each task: mean and one standard deviation.
 
     Args:
@@ -103,6 +116,7 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
             `accuracy`, `chance`.
         axis_name: What the positions are.
         title: What is compared on what data.
+        colors: Of the curves, by default one after the other.
     """
     tasks, curves = list(dict.fromkeys(results["task"])), list(dict.fromkeys(results["curve"]))
     positions = [value for value in dict.fromkeys(results["position"]) if value != ""]
@@ -113,7 +127,10 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
     )
     for axis, task in zip(axes[0], tasks, strict=True):
         for number, curve in enumerate(curves):
-            _draw_curve(axis, results[(results.task == task) & (results.curve == curve)], places, number, curve)
+            rows = results[(results.task == task) & (results.curve == curve)]
+            if len(rows):
+                look = {"color": (colors or {}).get(curve, color(number)), "marker": marker(number), "label": curve}
+                _draw_curve(axis, rows, places, look)
         axis.axhline(
             100 * results[results.task == task]["chance"].mean(),
             color=BLACK,
@@ -133,15 +150,15 @@ def draw_curves(path: Path, results: pd.DataFrame, axis_name: str, title: str) -
     save(figure, path)
 
 
-def _draw_curve(axis, rows: Any, places: Mapping, number: int, name: str) -> None:
+def _draw_curve(axis, rows: Any, places: Mapping, look: Mapping[str, Any]) -> None:
     """Draws a curve, or a baseline as a line across."""
     if set(rows["position"]) == {""}:
-        label = f"baseline: {name}"
-        axis.axhline(100 * rows["accuracy"].mean(), color=color(number), linestyle="dashed", label=label)
+        label = f"baseline: {look['label']}"
+        axis.axhline(100 * rows["accuracy"].mean(), color=look["color"], linestyle="dashed", label=label)
         return
     groups = [(places[value], 100 * group["accuracy"]) for value, group in rows.groupby("position", sort=False)]
     x, means, spreads = zip(*sorted((p, v.mean(), _deviation(v)) for p, v in groups), strict=True)
-    axis.errorbar(x, means, spreads, marker=marker(number), capsize=3, color=color(number), label=name)
+    axis.errorbar(x, means, spreads, capsize=3, **look)
 
 
 def _deviation(values: Any) -> float:
