@@ -4,6 +4,7 @@
 on the Hub.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from huggingface_hub import snapshot_download
 from mbt_speech.user_errors import as_sentence, looks_local
 
 from .recording_folder import METADATA_NAMES, scan_folder
+
+logger = logging.getLogger(__name__)
 
 PLAIN_AUDIO: Any = {"bytes": Value("binary"), "path": Value("string")}
 
@@ -169,21 +172,20 @@ def _load_local(
 ) -> DatasetDict:
     root = Path(folder)
     if _is_saved_to_disk(root):
-        _refuse_config(folder, config_name)
+        _warn_of_config(folder, config_name)
         with _damage_named(folder):
             return _chosen(_as_splits(load_from_disk(folder)), split)
     if {path.name for path in root.rglob("*.parquet")} - {*METADATA_NAMES}:
         with _damage_named(folder):
             return _as_splits(load_dataset(folder, config_name, split=split, cache_dir=cache_dir))
-    _refuse_config(folder, config_name)
+    _warn_of_config(folder, config_name)
     return _chosen(scan_folder(folder, allow_outside_paths=allow_outside_paths), split)
 
 
-def _refuse_config(source: str, config_name: str | None) -> None:
+def _warn_of_config(source: str, config_name: str | None) -> None:
+    """Says that a configuration is not used: a recipe may name one, and the command line a copy without any."""
     if config_name is not None:
-        raise ValueError(
-            f"{source} is read as a whole, without configurations: leave out --dataset_config_name {config_name}."
-        )
+        logger.warning("%s has no configurations: --dataset_config_name %s is not used.", source, config_name)
 
 
 def _is_saved_to_disk(folder: Path) -> bool:
@@ -208,7 +210,7 @@ def _load_from_hub(
     source = {"revision": revision, "token": token, "cache_dir": cache_dir}
     builder = load_dataset_builder(name, config_name, **source)
     if builder.name == "audiofolder":  # plain sound files, which `datasets` reads with FFmpeg only
-        _refuse_config(name, config_name)
+        _warn_of_config(name, config_name)
         return _chosen(scan_folder(snapshot_download(name, repo_type="dataset", **source)), split)
     with _damage_named(name):
         return _as_splits(load_dataset(name, config_name, split=split, **source))
