@@ -124,3 +124,12 @@ def test_opening_a_checkpoint_takes_no_extra():
     # For m4a files, tables, ONNX and MTEB: imported where they are needed, or a sentence says what to install.
     when_needed = {"torchcodec", "pandas", "pyarrow", "onnx", "onnxruntime", "onnxscript", "mteb", "datasets"}
     assert undeclared({*SHIPPED, "mbt_speech.inference", "mbt_speech.__main__"}) == when_needed
+
+
+def test_code_that_goes_to_the_hub_imports_its_siblings_and_what_transformers_needs():
+    shipped = {module for module in MODULES if room_of(module) == "modeling_mbt"} - {"modeling_mbt"}
+    shipped |= {"feature_extraction.feature_extraction_mbt", "feature_extraction.spectrogram_mbt"}
+    for module in shipped:
+        foreign = {name.split(".")[0] for name in IMPORTS[module] if name not in MODULES} - sys.stdlib_module_names
+        assert foreign <= {"torch", "numpy", "transformers", "huggingface_hub"}, module
+        assert {name for name in IMPORTS[module] if name in MODULES} <= shipped

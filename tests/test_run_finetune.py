@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import run_finetune
 from feature_extraction.speech import to_waveform
+from mbt_speech.training.head_first import WeightPath
 from mbt_speech.training.run_log import read_log
 from modeling_mbt import MBTConfig, MBTForPreTraining
 from tests.support.runs import finetune, results, run_snippet
@@ -70,8 +71,38 @@ def test_a_folder_keeps_its_best_model_and_the_card_says_which(speech_folder, pr
     assert results(run) == [first]
 
 
+@pytest.fixture
+def keeps_what_it_trained(monkeypatch):
+    """Keeps the fine-tuned weights whatever validation says."""
+
+    def choose(path, classify, preferred):
+        path.go_to(1.0)
+        return 1.0, 0.0
+
+    monkeypatch.setattr(WeightPath, "choose", choose)
+
+
 @pytest.mark.slow
-def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path):
+def test_encoder_and_classifier_learn(speech_folder, pretrained, tmp_path, keeps_what_it_trained):
+    run = finetune(tmp_path, pretrained, "--train_dir", speech_folder, "--max_steps", "30", "--learning_rate", "0.01")
+    (result,) = results(run)
+    assert (result["alpha"], result["accuracy"]) == (1.0, 1.0)
+    before, after = load_file(pretrained / "model.safetensors"), load_file(run / "model.safetensors")
+    moved = [name for name in after if name in before and (before[name] - after[name]).abs().max() > 1e-4]
+    assert any(name.endswith("convolution.weight") for name in moved)
+
+
+def test_a_share_of_the_labels_is_one_of_the_validation_split_too():
+    rows = {"train": np.arange(60), "validation": np.arange(60, 80)}
+    task = SimpleNamespace(speech=SimpleNamespace(rows=rows, clips=SimpleNamespace(labels=np.arange(80) % 2)))
+    for split, number in (("train", 6), ("validation", 2)):
+        given = run_finetune.Task.labeled_rows(task, split, SimpleNamespace(label_fraction=0.1, seed=3))
+        assert len(given) == number
+        assert set(given) < set(rows[split])
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_resumes_bit_for_bit(speech_folder, pretrained, tmp_path, keeps_what_it_trained):
     words = ["--train_dir", speech_folder, "--max_steps", "6", "--save_steps", "2", "--eval_steps", "3"]
     whole = finetune(tmp_path / "whole", pretrained, *words)
     weights = (whole / "model.safetensors").read_bytes()

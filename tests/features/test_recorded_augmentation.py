@@ -13,9 +13,11 @@ from feature_extraction import MBTAugmentation
 RATE = 16000
 
 
-def distort(name: str, waveforms: Tensor, folder: Path, seed: int = 0, **strengths) -> Tensor:
+def distort(
+    name: str, waveforms: Tensor, folder: Path, seed: int = 0, lengths: Tensor | None = None, **strengths
+) -> Tensor:
     pipeline = MBTAugmentation(waveform=[{"name": name, "folder": str(folder), **strengths}])
-    return pipeline.distort_waveforms(waveforms, RATE, torch.Generator().manual_seed(seed))
+    return pipeline.distort_waveforms(waveforms, RATE, torch.Generator().manual_seed(seed), lengths)
 
 
 def some_waveforms(num_clips: int = 4, num_samples: int = 8000) -> Tensor:
@@ -96,3 +98,12 @@ def test_a_silent_room_is_named(tmp_path):
     record(tmp_path / "silent.wav", np.zeros(100))
     with pytest.raises(ValueError, match=r"silent\.wav is silent"):
         distort("recorded_room", some_waveforms(), tmp_path)
+
+
+def test_recorded_noise_goes_by_the_level_of_the_clip_without_its_padding(tmp_path):
+    record(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 30_000))
+    clips = some_waveforms(3, 4_000)
+    padded = torch.nn.functional.pad(clips, (0, 4_000))
+    added = distort("recorded_noise", padded, tmp_path, lengths=torch.tensor([4_000] * 3), snr_db=[7, 7]) - padded
+    ratios = 10 * (clips.square().mean(1) / added.square().mean(1)).log10()
+    torch.testing.assert_close(ratios, torch.full((3,), 7.0), atol=0.1, rtol=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from feature_extraction import MBTAugmentation
+from feature_extraction import MBTAugmentation, MBTFeatureExtractor
 
 RATE = 16000
 
@@ -181,3 +181,27 @@ def test_pitch_shift_moves_a_tone_by_semitones_and_keeps_the_time(semitones):
     level = power_db(shifted[0].unfold(0, 400, 400))
     drop = int((level[5:75] < level[20] - 10).nonzero()[0]) + 5
     assert drop * 400 == pytest.approx(RATE, abs=800)
+
+
+def test_clips_that_are_chosen_are_distorted_by_their_own_lengths():
+    waveforms = 0.1 * torch.randn(6, 8_000, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([4_000, 5_000, 6_000, 7_000, 8_000, 8_000])
+    waveforms = waveforms.masked_fill(torch.arange(8_000) >= lengths[:, None], 0)
+    half = MBTAugmentation(waveform=[{"name": "shift", "fraction": [0.5, 0.5], "p": 0.5}])
+    shifted = half.distort_waveforms(waveforms, RATE, seeded(), lengths)
+    moved = 0
+    for clip, found, length in zip(waveforms, shifted, lengths.tolist(), strict=True):
+        turned = clip[:length].roll(length // 2)
+        assert torch.equal(found[:length], clip[:length]) or torch.equal(found[:length], turned)
+        moved += torch.equal(found[:length], turned)
+    assert 0 < moved < 6
+
+
+def test_what_follows_a_clip_plays_no_part_in_its_view():
+    pipeline = MBTAugmentation(features=[{"name": "frequency_mask", "width": 0.9}])
+    clips = 0.1 * torch.randn(3, 8_000, generator=torch.Generator().manual_seed(1))
+    views = [
+        pipeline(one, MBTFeatureExtractor(), seeded(), torch.tensor([8_000] * 3))[0]
+        for one in (clips, torch.nn.functional.pad(clips, (0, 8_000)))
+    ]
+    torch.testing.assert_close(views[1][:, : views[0].shape[1]], views[0])

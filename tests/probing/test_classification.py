@@ -1,4 +1,4 @@
-"""What is left of a frozen fit: a classifier whose probabilities can be believed."""
+"""What is left of a frozen fit: a classifier whose probabilities can be believed, and its test."""
 
 import numpy as np
 from scipy.special import softmax
@@ -19,3 +19,12 @@ def test_the_probabilities_of_a_frozen_classifier_are_about_as_high_as_its_accur
     confidence = softmax(classifier.fitted.logits(features[rows["test"]]), axis=1).max(axis=1).mean()
     assert 0.3 < classifier.accuracy <= 1
     assert abs(confidence - classifier.accuracy) < 0.15
+
+
+def test_a_frozen_classifier_is_scored_on_the_test_split():
+    labels = np.arange(60) % 2
+    features = np.where(labels, 1.0, -1.0)[:, None] + 0.1 * np.random.default_rng(0).normal(size=(60, 3))
+    features[40:50] *= -1  # of the test clips, a half is another way round
+    rows = {"train": np.arange(20), "validation": np.arange(20, 40), "test": np.arange(40, 60)}
+    classifier = fit_frozen(Examples(features, labels, np.arange(60), rows), rows, 2)
+    assert (classifier.validation_accuracy, classifier.accuracy, classifier.num_test) == (1.0, 0.5, 20)

@@ -111,3 +111,18 @@ def test_two_processes_classify_with_the_running_statistics_of_the_first():
     for logits, labels in run_in_two_processes(predict_in_process).values():
         assert sorted(labels) == list(range(1, 10))
         np.testing.assert_allclose(logits[:, 0], labels - 1, rtol=1e-4)
+
+
+def test_a_trained_network_is_scored_on_the_test_split():
+    labels, asked = np.array([0, 1, 0, 1, 1]), []
+
+    def logits_on(rows):
+        asked.append(rows.tolist())
+        return np.eye(2)[[1] * len(rows)], labels[rows]
+
+    rows = {"train": np.array([0, 1]), "validation": np.array([2]), "test": np.array([3, 4])}
+    speech = SimpleNamespace(rows=rows, clips=SimpleNamespace(labels=labels))
+    training = SimpleNamespace(logits_on=logits_on, speech=speech, model=None, max_steps=5)
+    found = fine_tuning.FullTraining.classifier(training, 0.5, 2, 0.0)
+    assert asked == [[3, 4]]
+    assert (found.accuracy, found.num_test, found.steps) == (1.0, 2, 5)
