@@ -70,6 +70,13 @@ def test_every_pass_takes_each_recording_once_in_another_order(shards):
     assert numbers_of(stream_of(shards, seed=1), len(ALL)) != first
 
 
+def test_a_stream_that_goes_on_after_some_steps_has_another_order_and_other_places(shards):
+    begun, going_on = stream_of(shards), stream_of(shards)
+    going_on.start_at(3)
+    assert sorted(numbers_of(going_on, len(ALL))) == ALL
+    assert numbers_of(going_on, len(ALL)) != numbers_of(begun, len(ALL))
+
+
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_and_workers_share_the_recordings(shards, num_processes):
     shares = []
